@@ -1,0 +1,243 @@
+//! One error type for all tools: what went wrong, what kind of failure it is, and what to type next.
+
+use std::error::Error;
+use std::fmt::Write as _;
+
+use serde_json::json;
+
+/// The exit codes every tool uses. `bottle-run exec` returns the child's own code otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// 1: it was tried and did not work.
+    Failed,
+    /// 2: wrong usage or invalid input.
+    Invalid,
+    /// 3: refused by policy.
+    Refused,
+    /// 4: there is no such thing.
+    NotFound,
+    /// 5: already running, locked, or taken.
+    Conflict,
+    /// 125: our own failure around a command that was to run in the bottle.
+    AroundExec,
+}
+
+impl Kind {
+    /// The process exit code.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Invalid => 2,
+            Self::Refused => 3,
+            Self::NotFound => 4,
+            Self::Conflict => 5,
+            Self::AroundExec => 125,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Invalid => "invalid",
+            Self::Refused => "refused",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::AroundExec => "around_exec",
+        }
+    }
+}
+
+/// A failure as the user will read it.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    kind: Kind,
+    message: String,
+    hint: Option<String>,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// The result type of the libraries.
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
+
+impl Failure {
+    /// A failure of the given kind; `message` is lower case, without a final period.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            hint: None,
+            source: None,
+        }
+    }
+
+    /// Exit code 1.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::new(Kind::Failed, message)
+    }
+
+    /// Exit code 2.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Kind::Invalid, message)
+    }
+
+    /// Exit code 3.
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self::new(Kind::Refused, message)
+    }
+
+    /// Exit code 4.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(Kind::NotFound, message)
+    }
+
+    /// Exit code 5.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(Kind::Conflict, message)
+    }
+
+    /// What to type next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The error underneath.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The same failure with another exit code.
+    #[must_use]
+    pub const fn with_kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// Says what was being done when `self` happened; kind and hint stay.
+    #[must_use]
+    pub fn while_doing(self, what: impl Into<String>) -> Self {
+        Self {
+            kind: self.kind,
+            hint: self.hint.clone(),
+            message: what.into(),
+            source: Some(Box::new(self)),
+        }
+    }
+
+    /// What kind of failure this is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The hint, if there is one.
+    #[must_use]
+    pub fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// Message and causes joined by `: `.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        let mut text = self.message.clone();
+        let mut next = self.source.as_deref().map(|e| e as &dyn Error);
+        while let Some(cause) = next {
+            let _ = write!(text, ": {cause}");
+            next = cause.source();
+        }
+        text
+    }
+
+    /// What goes to stderr: `tool: chain` and a `hint:` line, or one JSON object.
+    #[must_use]
+    pub fn render(&self, tool: &str, as_json: bool) -> String {
+        if as_json {
+            let object = json!({
+                "error": self.chain(),
+                "kind": self.kind.name(),
+                "code": self.kind.code(),
+                "hint": self.hint,
+                "tool": tool,
+            });
+            return format!("{object}\n");
+        }
+        let mut text = format!("{tool}: {}\n", printable(&self.chain()));
+        if let Some(hint) = &self.hint {
+            let _ = writeln!(text, "hint: {}", printable(hint));
+        }
+        text
+    }
+}
+
+/// Attaches the path to an I/O error, so that none reaches the user bare.
+pub trait PathContext<T> {
+    /// `what` is a verb phrase such as `read` or `create`.
+    fn at(self, what: &str, path: &std::path::Path) -> Result<T>;
+}
+
+impl<T> PathContext<T> for std::io::Result<T> {
+    fn at(self, what: &str, path: &std::path::Path) -> Result<T> {
+        self.map_err(|error| {
+            let kind = match error.kind() {
+                std::io::ErrorKind::NotFound => Kind::NotFound,
+                _ => Kind::Failed,
+            };
+            Failure::new(kind, format!("cannot {what} {}", path.display())).because(error)
+        })
+    }
+}
+
+/// `text` with everything a terminal could act on (escape sequences, other control and bidirectional
+/// characters) made visible. Newlines and tabs stay: whoever prints one line at a time removes them first.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        let hostile = (c.is_control() && c != '\n' && c != '\t')
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+        if hostile {
+            let _ = write!(out, "\\u{{{:x}}}", c as u32);
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_joined_and_the_hint_stands_on_its_own_line() {
+        let failure = Failure::invalid("bad slug")
+            .hint("use letters")
+            .while_doing("planning demo");
+        assert_eq!(
+            failure.render("bottle-plan", false),
+            "bottle-plan: planning demo: bad slug\nhint: use letters\n"
+        );
+        assert_eq!(failure.kind().code(), 2);
+    }
+
+    #[test]
+    fn json_is_one_object_on_one_line() {
+        let text = Failure::refused("no\nway").render("bottle-run", true);
+        assert_eq!(text.lines().count(), 1);
+        let value: serde_json::Value = serde_json::from_str(&text).expect("valid JSON");
+        assert_eq!(value["code"], 3);
+        assert_eq!(value["kind"], "refused");
+    }
+
+    #[test]
+    fn escape_sequences_never_reach_the_terminal() {
+        let text = Failure::failed("x\u{1b}]0;owned\u{7}\u{202e}y").render("t", false);
+        assert!(!text.contains('\u{1b}') && !text.contains('\u{202e}'));
+        assert!(text.contains("\\u{1b}"));
+    }
+}

@@ -1,0 +1,471 @@
+//! The plan: everything about one bottle resolved, and no secret in it.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::policy::Route;
+
+/// The schema tag of [`Plan`].
+pub const PLAN_SCHEMA: &str = "bottle.plan/v1";
+
+/// One bottle, fully resolved. Same manifests, same slug: same bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Always [`PLAN_SCHEMA`].
+    pub schema: String,
+    /// The bottle's name on this host: `[a-z0-9][a-z0-9-]{0,39}`.
+    pub slug: String,
+    /// `sha256:` and the SHA-256 of the canonical JSON of all that gives authority; what an approval binds to.
+    pub digest: String,
+    /// The Compose project.
+    pub project: String,
+    /// The bottle's folder in the state home; absolute.
+    pub state: PathBuf,
+    /// The files the plan was made from.
+    pub sources: Vec<Source>,
+    /// The untrusted one.
+    pub agent: Agent,
+    /// The image and user of the sidecars.
+    pub sidecar: Sidecar,
+    /// Where agent and sidecars meet, and where the sidecars go out.
+    pub networks: Networks,
+    /// The only way out.
+    pub egress: Egress,
+    /// Checked pushes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git_gate: Option<GitGate>,
+    /// Asking the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supervise: Option<Supervise>,
+    /// The files the agent works on.
+    pub workspace: Workspace,
+    /// The container runtime; `auto` takes gVisor when the engine has it.
+    pub runtime: Runtime,
+    /// How the agent is cut off.
+    pub isolation: Isolation,
+    /// What is done to the agent's container before anything runs in it, in order.
+    pub provision: Vec<Step>,
+    /// Labels on every container, network and image of the bottle.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A file that went into the plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// What it was read as: `agent` or `bottle`.
+    pub role: String,
+    /// The name it was asked for by.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// SHA-256 of its bytes, hexadecimal.
+    pub sha256: String,
+}
+
+/// The agent's container.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Agent {
+    /// The agent's (or, without one, the bottle's) name.
+    pub name: String,
+    /// Image or build.
+    pub image: Image,
+    /// What `attach` and `run` start in it.
+    pub command: Vec<String>,
+    /// Numeric `uid:gid`; never taken from the image.
+    pub user: String,
+    /// The user's home directory.
+    pub home: String,
+    /// Where commands start.
+    pub workdir: String,
+    /// Environment by source, never by value.
+    pub env: Vec<EnvVar>,
+    /// The system prompt, for providers that take one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// Folders copied into the agent's skills folder.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skills: Vec<Skill>,
+    /// The provider template, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Provider>,
+    /// `git config` of the agent.
+    #[serde(default, skip_serializing_if = "GitUser::is_empty")]
+    pub git_user: GitUser,
+    /// Limits of the container.
+    pub resources: Resources,
+    /// What is loosened or tightened.
+    pub hardening: Hardening,
+}
+
+/// Where an image comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// The image to run. With `build`, the tag the build gets.
+    pub reference: String,
+    /// The Dockerfile and its folder, when the image is built here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<Build>,
+}
+
+/// A build of the agent's image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Build {
+    /// Absolute path of the Dockerfile.
+    pub dockerfile: PathBuf,
+    /// Absolute path of the build context.
+    pub context: PathBuf,
+}
+
+/// One variable of the agent's environment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct EnvVar {
+    /// The variable.
+    pub name: String,
+    /// Where its value comes from.
+    pub from: EnvSource,
+}
+
+/// Where the value of a variable comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum EnvSource {
+    /// Written in the manifest; not a secret.
+    Literal(String),
+    /// Copied from this variable of the host when a command starts.
+    Host(String),
+    /// Asked for at `up`, with this text.
+    Prompt(String),
+    /// Stands for the secret in that egress slot, which the agent never sees.
+    Placeholder(String),
+}
+
+/// A skill folder on the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Skill {
+    /// Its name.
+    pub name: String,
+    /// The folder.
+    pub path: PathBuf,
+}
+
+/// A provider of agents.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Provider {
+    /// `claude`, `codex`, `shell`, or a folder's name.
+    pub template: String,
+    /// The host variable with its credential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_token: Option<String>,
+    /// Whether the host's own login is used (codex).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forward_host_credentials: bool,
+    /// What the provider itself understands.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, serde_json::Value>,
+}
+
+/// A git identity: claimed by the agent, vouched for by nobody.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct GitUser {
+    /// `user.name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `user.email`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+}
+
+impl GitUser {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Limits of the agent's container.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// Memory and swap together, bytes.
+    pub memory: u64,
+    /// Processors, in thousandths.
+    pub millicpus: u32,
+    /// Processes and threads.
+    pub pids: u32,
+    /// Bytes of the writable layer, where the storage driver can limit it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<u64>,
+}
+
+/// What differs from the strictest container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Hardening {
+    /// A root file system the agent cannot write to.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Capabilities given back. Those that break the isolation are refused by the planner.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cap_add: Vec<String>,
+}
+
+/// What all sidecars share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Sidecar {
+    /// The image, built by `bottle-run` from the static binary beside it.
+    pub image: String,
+    /// Numeric `uid:gid`: the owner of the state folder, so that 0600 files can be read by it and nobody else.
+    pub user: String,
+}
+
+/// The bottle's networks and the fixed addresses in them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Networks {
+    /// Agent and sidecars; leads nowhere.
+    pub internal: Network,
+    /// Egress to the outside.
+    pub egress: Network,
+    /// Addresses on the internal network.
+    pub addresses: Addresses,
+}
+
+/// One network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// Its name in the engine.
+    pub name: String,
+    /// Its range, CIDR.
+    pub subnet: String,
+    /// The address the engine would give the host there. On the internal network nobody has it.
+    pub gateway: Ipv4Addr,
+}
+
+/// Fixed addresses on the internal network: with only some fixed, another container can take one first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Addresses {
+    /// The egress sidecar.
+    pub egress: Ipv4Addr,
+    /// The agent.
+    pub agent: Ipv4Addr,
+    /// The git-gate sidecar.
+    pub git_gate: Ipv4Addr,
+    /// The supervise sidecar.
+    pub supervise: Ipv4Addr,
+}
+
+/// The egress sidecar.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Egress {
+    /// The bottle's certificate authority.
+    pub ca: Ca,
+    /// More roots the sidecar trusts upstream, PEM; absolute path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream_ca: Option<PathBuf>,
+    /// As in the policy document.
+    pub log: u8,
+    /// Where the values of the credentials come from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slots: Vec<Slot>,
+    /// The only destinations.
+    pub routes: Vec<Route>,
+}
+
+/// The bottle's certificate authority, by reference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Ca {
+    /// The folder with `mitmproxy-ca.pem` and `mitmproxy-ca-cert.pem`; absolute.
+    pub dir: PathBuf,
+    /// Days a new one is valid.
+    pub days: u32,
+    /// SHA-256 of the certificate; filled in by `bottle-ca`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// When it ends, RFC 3339; filled in by `bottle-ca`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<String>,
+}
+
+/// A credential by reference: the sidecar's variable and the host's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Slot {
+    /// `EGRESS_TOKEN_<n>`, a variable of the sidecar.
+    pub slot: String,
+    /// The host variable it is read from at `up`.
+    pub host: String,
+}
+
+/// The git-gate sidecar.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct GitGate {
+    /// The repositories the agent can reach.
+    pub repos: Vec<Repo>,
+}
+
+/// One repository behind git-gate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Repo {
+    /// Its name at the gate.
+    pub name: String,
+    /// The upstream, SSH.
+    pub url: String,
+    /// The upstream's host key, as in known_hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_key: Option<String>,
+    /// Where the key comes from.
+    pub key: RepoKey,
+    /// Refs the agent may push; shell-style, `refs/heads/agent/*`.
+    pub refs: Vec<String>,
+}
+
+/// Where the key of a repository comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(tag = "provider", rename_all = "lowercase", deny_unknown_fields)]
+pub enum RepoKey {
+    /// A key file of the host.
+    Static {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// Minted for the bottle at a Gitea or Forgejo.
+    Gitea(Forge),
+    /// Minted at GitHub.
+    Github(Forge),
+    /// Minted at a GitLab.
+    Gitlab(Forge),
+}
+
+/// How a forge is asked for a deploy key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Forge {
+    /// The host variable with the forge's token.
+    pub forge_token_env: String,
+    /// The API, when it is not at the repository's host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_url: Option<String>,
+}
+
+/// The supervise sidecar.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Supervise {
+    /// The port of its MCP server.
+    pub port: u16,
+}
+
+/// The files the agent works on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Workspace {
+    /// The folder on the host; none: an empty one in the bottle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<PathBuf>,
+    /// Copied in before the start, or mounted.
+    pub mode: WorkspaceMode,
+    /// Where it is in the bottle.
+    pub workdir: String,
+}
+
+/// How the workspace gets in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum WorkspaceMode {
+    /// Copied: the host's files stay as they are.
+    #[default]
+    Copy,
+    /// Bind-mounted: the agent changes the host's files.
+    Mount,
+}
+
+/// The container runtime of the agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Runtime {
+    /// gVisor when the engine lists it, else its default.
+    #[default]
+    Auto,
+    /// The engine's runc.
+    Runc,
+    /// gVisor.
+    Runsc,
+    /// Kata Containers.
+    Kata,
+}
+
+/// How the agent is cut off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// A network without a host or a way out.
+    #[default]
+    Network,
+    /// No network at all; sidecars by unix sockets.
+    Strict,
+}
+
+/// A step of provisioning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// User, home and work directory.
+    User,
+    /// The CA into the trust stores.
+    Ca,
+    /// The prompt file.
+    Prompt,
+    /// The skills.
+    Skills,
+    /// The workspace.
+    Workspace,
+    /// The git identity and `insteadOf`.
+    Git,
+}

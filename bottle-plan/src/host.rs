@@ -19,7 +19,9 @@ pub enum HostError {
     #[error("the host name has an empty label")]
     EmptyLabel,
     /// Something outside `[a-z0-9_-]`.
-    #[error("the host name has a character outside a-z, 0-9, `-`, `_` (write an international name in its xn-- form)")]
+    #[error(
+        "the host name has a character outside a-z, 0-9, `-`, `_` (write an international name in its xn-- form)"
+    )]
     Character,
     /// Looks like an address to some resolver.
     #[error("an address is not a host name (the last label must not be a number)")]
@@ -202,7 +204,14 @@ mod tests {
 
     #[test]
     fn wildcards_stand_in_front_of_two_labels_and_never_mean_the_name_itself() {
-        for bad in ["*", "*.", "*.com", "a.*.com", "*a.example.com", "*.*.example.com"] {
+        for bad in [
+            "*",
+            "*.",
+            "*.com",
+            "a.*.com",
+            "*a.example.com",
+            "*.*.example.com",
+        ] {
             assert!(HostPattern::parse(bad).is_err(), "{bad}");
         }
         let pattern = HostPattern::parse("*.Example.com").expect("valid");

@@ -1,6 +1,27 @@
 //! The contract of the bottle tools: every document they exchange, and how a manifest becomes a plan.
+//!
+//! Without the feature `manifest` only the documents are here; that is what the sidecar links.
 
 pub mod failure;
 pub mod host;
 pub mod plan;
 pub mod policy;
+pub mod slug;
+pub mod tool;
+
+#[cfg(feature = "manifest")]
+pub mod digest;
+#[cfg(feature = "manifest")]
+pub mod explain;
+#[cfg(feature = "manifest")]
+pub mod manifest;
+#[cfg(feature = "manifest")]
+pub mod planner;
+#[cfg(feature = "manifest")]
+pub mod resolve;
+#[cfg(feature = "manifest")]
+pub mod schema;
+#[cfg(feature = "manifest")]
+pub mod state;
+#[cfg(feature = "manifest")]
+pub mod subnet;

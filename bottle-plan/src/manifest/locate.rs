@@ -8,15 +8,39 @@ use crate::failure::Failure;
 const MOVED: &[(&str, &str)] = &[
     ("git", "repositories are under `git-gate: {repos: …}`"),
     ("ssh", "repositories are under `git-gate: {repos: …}`"),
-    ("tokens", "credentials are under `egress: {routes: [{auth: {token_ref: …}}]}`"),
-    ("cred_proxy", "credentials are under `egress: {routes: [{auth: {token_ref: …}}]}`"),
-    ("allowlist", "destinations are under `egress: {routes: [{host: …}]}`"),
-    ("path_allowlist", "paths are under `egress: {routes: [{matches: [{paths: …}]}]}`"),
-    ("pipelock", "it is gone: TLS is inspected unless a route says `tls: passthrough`"),
+    (
+        "tokens",
+        "credentials are under `egress: {routes: [{auth: {token_ref: …}}]}`",
+    ),
+    (
+        "cred_proxy",
+        "credentials are under `egress: {routes: [{auth: {token_ref: …}}]}`",
+    ),
+    (
+        "allowlist",
+        "destinations are under `egress: {routes: [{host: …}]}`",
+    ),
+    (
+        "path_allowlist",
+        "paths are under `egress: {routes: [{matches: [{paths: …}]}]}`",
+    ),
+    (
+        "pipelock",
+        "it is gone: TLS is inspected unless a route says `tls: passthrough`",
+    ),
     ("role", "routes have no roles: remove the key"),
-    ("identity", "the key is under `key: {provider: static, path: …}`"),
-    ("provisioned_key", "the key is under `key: {provider: gitea, forge_token_env: …}`"),
-    ("ExtraHosts", "names are not pinned: allow the host and, for a private address, `private: [CIDR]`"),
+    (
+        "identity",
+        "the key is under `key: {provider: static, path: …}`",
+    ),
+    (
+        "provisioned_key",
+        "the key is under `key: {provider: gitea, forge_token_env: …}`",
+    ),
+    (
+        "ExtraHosts",
+        "names are not pinned: allow the host and, for a private address, `private: [CIDR]`",
+    ),
 ];
 
 /// The failure for a YAML error in `text`, which begins `skipped_lines` lines into the file at `path`.
@@ -115,10 +139,15 @@ mod tests {
             image: u8,
         }
         let text = "egres: 1\nimage: 2\n";
-        let error = serde_path_to_error::deserialize::<_, Two>(serde_yaml::Deserializer::from_str(text))
-            .expect_err("unknown key");
+        let error =
+            serde_path_to_error::deserialize::<_, Two>(serde_yaml::Deserializer::from_str(text))
+                .expect_err("unknown key");
         let failure = yaml_failure(Path::new("m.yaml"), text, &error);
-        assert!(failure.chain().starts_with("m.yaml:1: "), "{}", failure.chain());
+        assert!(
+            failure.chain().starts_with("m.yaml:1: "),
+            "{}",
+            failure.chain()
+        );
         assert_eq!(failure.hint_text(), Some("did you mean `egress`?"));
     }
 

@@ -117,7 +117,8 @@ mod tests {
 
     #[test]
     fn a_child_replaces_egress_whole_and_lays_env_over() {
-        let parent = bottle("{env: {A: '1', B: '1'}, egress: {log: 2, routes: [{host: a.example.com}]}}");
+        let parent =
+            bottle("{env: {A: '1', B: '1'}, egress: {log: 2, routes: [{host: a.example.com}]}}");
         let child = bottle("{env: {B: '2'}, egress: {routes: []}}");
         let merged = child_over(parent, child);
         assert_eq!(merged.env["A"], "1");
@@ -128,7 +129,8 @@ mod tests {
 
     #[test]
     fn a_child_that_is_silent_inherits() {
-        let parent = bottle("{supervise: true, image: x, egress: {routes: [{host: a.example.com}]}}");
+        let parent =
+            bottle("{supervise: true, image: x, egress: {routes: [{host: a.example.com}]}}");
         let merged = child_over(parent.clone(), bottle("{env: {A: '1'}}"));
         assert_eq!(merged.egress, parent.egress);
         assert_eq!(merged.supervise, Some(true));
@@ -138,17 +140,28 @@ mod tests {
     #[test]
     fn a_dockerfile_of_the_child_displaces_the_image_of_the_parent() {
         let merged = child_over(bottle("{image: x}"), bottle("{dockerfile: Dockerfile}"));
-        assert_eq!((merged.image, merged.dockerfile.as_deref()), (None, Some("Dockerfile")));
+        assert_eq!(
+            (merged.image, merged.dockerfile.as_deref()),
+            (None, Some("Dockerfile"))
+        );
     }
 
     #[test]
     fn parents_are_united_and_a_diamond_counts_once() {
         let base = bottle("{egress: {routes: [{host: base.example.com}]}}");
         let left = child_over(base.clone(), bottle("{env: {A: l}}"));
-        let right = bottle("{env: {A: r}, egress: {routes: [{host: base.example.com}, {host: r.example.com}]}}");
+        let right = bottle(
+            "{env: {A: r}, egress: {routes: [{host: base.example.com}, {host: r.example.com}]}}",
+        );
         let merged = fold_parents(left, right);
         assert_eq!(merged.env["A"], "r");
-        let hosts: Vec<_> = merged.egress.expect("declared").routes.into_iter().map(|r| r.host).collect();
+        let hosts: Vec<_> = merged
+            .egress
+            .expect("declared")
+            .routes
+            .into_iter()
+            .map(|r| r.host)
+            .collect();
         assert_eq!(hosts, ["base.example.com", "r.example.com"]);
     }
 }

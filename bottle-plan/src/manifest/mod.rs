@@ -1,7 +1,7 @@
 //! Manifests: what a person writes. The key vocabulary is bot-bottle's, plus ours.
 
-mod locate;
 pub mod load;
+mod locate;
 pub mod merge;
 pub mod values;
 

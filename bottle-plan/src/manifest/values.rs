@@ -3,8 +3,8 @@
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::policy::{PathKind, PathMatch};
 
@@ -138,7 +138,8 @@ impl Visitor<'_> for WithUnit {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<u64, E> {
-        parse_with_unit(text, self.1).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+        parse_with_unit(text, self.1)
+            .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
     }
 }
 

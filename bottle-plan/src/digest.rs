@@ -1,0 +1,68 @@
+//! What an approval binds to: a hash of everything in a plan that gives authority, and of nothing else.
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::failure::{Failure, Result};
+use crate::manifest::load::hex;
+use crate::plan::Plan;
+
+/// Left out: which bottle it is, where it lies on this host, when its CA ends.
+const NOT_AUTHORITY: [&str; 8] = [
+    "digest", "slug", "project", "state", "networks", "labels", "sidecar", "schema",
+];
+
+/// `sha256:` and the digest of `plan`: the same for every bottle made from the same manifests.
+///
+/// # Errors
+/// Never in practice; a plan can always be written as JSON.
+pub fn of(plan: &Plan) -> Result<String> {
+    let mut value = serde_json::to_value(plan)
+        .map_err(|error| Failure::failed("cannot write the plan as JSON").because(error))?;
+    if let Some(top) = value.as_object_mut() {
+        for key in NOT_AUTHORITY {
+            top.remove(key);
+        }
+    }
+    remove(&mut value, "/egress", "ca");
+    // The folder of a built-in Dockerfile is the bottle's; what is in it is among the sources.
+    remove(&mut value, "/agent/image", "build");
+    for source in list(&mut value, "/sources") {
+        remove(source, "", "path");
+    }
+    for route in list(&mut value, "/egress/routes") {
+        remove(route, "", "source");
+        remove(route, "/auth", "placeholder");
+    }
+    for variable in list(&mut value, "/agent/env") {
+        if variable["name"] == "BOTTLE_SLUG" {
+            remove(variable, "", "from");
+        }
+        remove(variable, "/from", "placeholder");
+    }
+    // serde_json keeps the keys of an object sorted, so this text is canonical.
+    Ok(format!(
+        "sha256:{}",
+        hex(&Sha256::digest(value.to_string()))
+    ))
+}
+
+/// Sixteen hexadecimal digits that stand for `text`.
+#[must_use]
+pub fn short(text: &str) -> String {
+    hex(&Sha256::digest(text)[..8])
+}
+
+fn remove(value: &mut Value, pointer: &str, key: &str) {
+    if let Some(object) = value.pointer_mut(pointer).and_then(Value::as_object_mut) {
+        object.remove(key);
+    }
+}
+
+fn list<'a>(value: &'a mut Value, pointer: &str) -> impl Iterator<Item = &'a mut Value> {
+    value
+        .pointer_mut(pointer)
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+}

@@ -1,0 +1,176 @@
+//! A plan in plain words: what the agent will be able to do, and what it will not.
+
+use std::fmt::Write as _;
+
+use crate::plan::{EnvSource, Plan, WorkspaceMode};
+use crate::policy::{Match, PathKind, Route, Scheme, Tls};
+
+/// Everything a person should know before they say yes.
+#[must_use]
+pub fn explain(plan: &Plan) -> String {
+    let mut text = String::new();
+    let mut line = |s: String| {
+        let _ = writeln!(text, "{s}");
+    };
+    line(format!("{} ({})", plan.slug, plan.agent.name));
+    line(format!("  image      {}", plan.agent.image.reference));
+    line(format!("  runs       {}", plan.agent.command.join(" ")));
+    line(format!("  workspace  {}", workspace(plan)));
+    line(format!("  limits     {}", limits(plan)));
+    line(match plan.egress.routes.as_slice() {
+        [] => "  reaches    nothing".to_owned(),
+        routes => format!(
+            "  reaches    {} and nothing else:",
+            counted(routes.len(), "destination")
+        ),
+    });
+    for route in &plan.egress.routes {
+        line(format!("    - {}", in_words(route)));
+        if let Some(auth) = &route.auth {
+            let host = plan.egress.slots.iter().find(|slot| slot.slot == auth.slot);
+            let name = host.map_or("?", |slot| slot.host.as_str());
+            line(format!(
+                "      with the value of ${name} in `{}`, which the agent never sees",
+                auth.header
+            ));
+        }
+    }
+    if let Some(gate) = &plan.git_gate {
+        line(format!(
+            "  pushes     through git-gate to {}:",
+            counted(gate.repos.len(), "repository")
+        ));
+        for repo in &gate.repos {
+            line(format!(
+                "    - {} -> {} ({})",
+                repo.name,
+                repo.url,
+                repo.refs.join(", ")
+            ));
+        }
+    }
+    let named = |wanted: fn(&EnvSource) -> bool| {
+        let names: Vec<&str> = plan
+            .agent
+            .env
+            .iter()
+            .filter(|v| wanted(&v.from))
+            .map(|v| v.name.as_str())
+            .collect();
+        names.join(", ")
+    };
+    let from_host = named(|s| matches!(s, EnvSource::Host(_)));
+    if !from_host.is_empty() {
+        line(format!(
+            "  is given   {from_host} (read from your environment: the agent can see these)"
+        ));
+    }
+    let asked = named(|s| matches!(s, EnvSource::Prompt(_)));
+    if !asked.is_empty() {
+        line(format!(
+            "  is given   {asked} (asked for at start: the agent can see these)"
+        ));
+    }
+    if plan.supervise.is_some() {
+        line("  may ask    you, for more".to_owned());
+    }
+    if !plan.agent.hardening.cap_add.is_empty() {
+        line(format!(
+            "  keeps      capabilities {}",
+            plan.agent.hardening.cap_add.join(", ")
+        ));
+    }
+    line(format!("  digest     {}", plan.digest));
+    text
+}
+
+/// One route as a sentence.
+#[must_use]
+pub fn in_words(route: &Route) -> String {
+    let ports: Vec<String> = route.ports.iter().map(u16::to_string).collect();
+    let usual = route.ports
+        == [match route.scheme {
+            Scheme::Https => 443,
+            Scheme::Http => 80,
+        }];
+    let mut place = route.host.clone();
+    if !usual {
+        let _ = write!(place, ":{}", ports.join(","));
+    }
+    if route.scheme == Scheme::Http {
+        place.push_str(" (plain http)");
+    }
+    if route.tls == Tls::Passthrough {
+        return format!("anything to {place}, unseen (TLS is passed through)");
+    }
+    let what = match route.matches.as_slice() {
+        [] => "anything".to_owned(),
+        alternatives => alternatives
+            .iter()
+            .map(alternative)
+            .collect::<Vec<_>>()
+            .join(", or "),
+    };
+    let git = if route.git.fetch {
+        ", git clone and fetch"
+    } else {
+        ""
+    };
+    let private = match route.private.as_slice() {
+        [] => String::new(),
+        ranges => format!(", also at {}", ranges.join(", ")),
+    };
+    format!("{what} to {place}{git}{private}")
+}
+
+fn alternative(rule: &Match) -> String {
+    let methods = match rule.methods.as_slice() {
+        [] => "any method".to_owned(),
+        methods => methods.join("/"),
+    };
+    let paths: Vec<String> = rule
+        .paths
+        .iter()
+        .map(|path| match path.kind {
+            PathKind::Exact => path.value.clone(),
+            PathKind::Prefix => format!("{}/*", path.value.trim_end_matches('/')),
+            PathKind::Regex => format!("~{}", path.value),
+        })
+        .collect();
+    match paths.as_slice() {
+        [] => methods,
+        paths => format!("{methods} {}", paths.join(" or ")),
+    }
+}
+
+fn workspace(plan: &Plan) -> String {
+    let place = &plan.workspace.workdir;
+    match (&plan.workspace.from, plan.workspace.mode) {
+        (None, _) => format!("an empty folder at {place}"),
+        (Some(from), WorkspaceMode::Copy) => format!("a copy of {} at {place}", from.display()),
+        (Some(from), WorkspaceMode::Mount) => {
+            format!(
+                "{} itself at {place}: the agent changes your files",
+                from.display()
+            )
+        }
+    }
+}
+
+fn limits(plan: &Plan) -> String {
+    let r = &plan.agent.resources;
+    format!(
+        "{} MiB, {} cpus, {} processes",
+        r.memory >> 20,
+        f64::from(r.millicpus) / 1000.0,
+        r.pids
+    )
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    match (count, noun.strip_suffix('y')) {
+        (1, _) => format!("1 {noun}"),
+        (n, Some(stem)) => format!("{n} {stem}ies"),
+        (n, None) => format!("{n} {noun}s"),
+    }
+}

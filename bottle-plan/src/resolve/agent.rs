@@ -1,0 +1,420 @@
+//! The agent's container: image, command, environment, limits.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use super::egress::Placeholders;
+use super::{AGENT_UID, BuiltInFile, Inputs, check_variable, git, on_host};
+use crate::failure::{Failure, PathContext, Result};
+use crate::manifest::load::{Manifest, hex};
+use crate::manifest::{self};
+use crate::plan::{
+    Agent, Build, EnvSource, EnvVar, Hardening, Image, Provider, Resources, Skill, Source,
+};
+
+const HOME: &str = "/home/agent";
+
+/// Where the trust bundle is put; one file for every program that takes one.
+const CA_BUNDLE: &str = "/etc/bottle/ca-bundle.pem";
+
+/// The explicit proxy, by name: the name is answered by the engine, and is the same in every bottle.
+const PROXY: &str = "http://egress:3128";
+const NO_PROXY: &str = "localhost,127.0.0.1,::1,git-gate,supervise";
+
+/// Variables that point programs at the bundle and the proxy, each with the program it is for.
+const OWN_VARIABLES: &[(&str, &str)] = &[
+    ("HOME", HOME),
+    ("HTTP_PROXY", PROXY),
+    ("HTTPS_PROXY", PROXY),
+    ("ALL_PROXY", PROXY),
+    ("NO_PROXY", NO_PROXY),
+    ("http_proxy", PROXY),
+    ("https_proxy", PROXY),
+    ("all_proxy", PROXY),
+    ("no_proxy", NO_PROXY),
+    ("NODE_USE_ENV_PROXY", "1"), // Node's fetch looks at no proxy variable without it
+    ("SSL_CERT_FILE", CA_BUNDLE), // OpenSSL, Go, rustls-native-certs
+    ("CURL_CA_BUNDLE", CA_BUNDLE), // curl with its own TLS library
+    ("REQUESTS_CA_BUNDLE", CA_BUNDLE), // Python requests
+    ("NODE_EXTRA_CA_CERTS", CA_BUNDLE), // Node
+    ("GIT_SSL_CAINFO", CA_BUNDLE), // git
+    ("PIP_CERT", CA_BUNDLE),     // pip
+    ("CARGO_HTTP_CAINFO", CA_BUNDLE), // cargo
+    ("CODEX_CA_CERTIFICATE", CA_BUNDLE), // Codex: its rustls ignores the system store
+    ("AWS_CA_BUNDLE", CA_BUNDLE), // AWS tools
+    ("DENO_CERT", CA_BUNDLE),    // Deno
+];
+
+/// Capabilities that do not lead out of the container. The others do, or break the network's isolation (NET_RAW).
+const HARMLESS_CAPABILITIES: [&str; 8] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "NET_BIND_SERVICE",
+];
+
+const GIB: u64 = 1 << 30;
+
+pub(super) struct ResolvedAgent {
+    pub(super) agent: Agent,
+    pub(super) source: Option<Source>,
+    pub(super) files: Vec<BuiltInFile>,
+}
+
+pub(super) fn resolve(
+    manifest: &Manifest,
+    inputs: &Inputs<'_>,
+    placeholders: &Placeholders,
+    workdir: &str,
+) -> Result<ResolvedAgent> {
+    let bottle = &manifest.bottle;
+    let found = image(manifest, inputs)?;
+    let command = bottle
+        .command
+        .clone()
+        .unwrap_or_else(|| vec!["/bin/bash".to_owned(), "-l".to_owned()]);
+    if command.is_empty() || command.iter().any(|word| word.contains('\0')) || command[0].is_empty()
+    {
+        return Err(
+            Failure::invalid("`command` is empty").hint("write it as a list, such as [bash, -l]")
+        );
+    }
+    let mut names: Vec<&String> = bottle
+        .skills
+        .iter()
+        .flatten()
+        .chain(&manifest.agent.skills)
+        .collect();
+    names.dedup();
+    let agent = Agent {
+        name: manifest.name.clone(),
+        image: found.image,
+        command,
+        user: format!("{AGENT_UID}:{AGENT_UID}"),
+        home: HOME.to_owned(),
+        workdir: workdir.to_owned(),
+        env: environment(bottle, placeholders, inputs.slug)?,
+        prompt: manifest.agent.prompt.clone(),
+        skills: names
+            .into_iter()
+            .map(|name| skill(name, inputs))
+            .collect::<Result<_>>()?,
+        provider: bottle.agent_provider.as_ref().map(|provider| Provider {
+            template: provider.template.clone(),
+            auth_token: provider.auth_token.clone(),
+            forward_host_credentials: provider.forward_host_credentials,
+            settings: provider.settings.clone(),
+        }),
+        git_user: git::user(bottle.git_gate.as_ref(), manifest.agent.git_gate.as_ref())?,
+        resources: resources(bottle.resources.as_ref())?,
+        hardening: hardening(bottle.hardening.as_ref())?,
+    };
+    Ok(ResolvedAgent {
+        agent,
+        source: found.source,
+        files: found.files,
+    })
+}
+
+struct FoundImage {
+    image: Image,
+    source: Option<Source>,
+    files: Vec<BuiltInFile>,
+}
+
+fn image(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<FoundImage> {
+    let bottle = &manifest.bottle;
+    let provider = bottle.agent_provider.as_ref();
+    if let Some(variable) = provider.and_then(|p| p.auth_token.as_ref()) {
+        check_variable(variable, "agent_provider.auth_token")?;
+    }
+    let dockerfile = bottle
+        .dockerfile
+        .as_ref()
+        .or(provider.and_then(|p| p.dockerfile.as_ref()));
+    match (&bottle.image, dockerfile, provider) {
+        (Some(_), Some(_), _) => Err(Failure::invalid("both `image` and a `dockerfile` are given")
+            .hint("keep the one that is meant")),
+        (Some(reference), None, _) => {
+            check_image(reference)?;
+            Ok(FoundImage {
+                image: Image { reference: reference.clone(), build: None },
+                source: None,
+                files: Vec::new(),
+            })
+        }
+        (None, Some(path), _) => user_build(&manifest.name, &on_host(path, &manifest.base, inputs)?),
+        (None, None, Some(provider)) => provider_build(&provider.template, inputs),
+        (None, None, None) => Err(Failure::invalid(format!("bottle `{}` says nothing about its image", manifest.name))
+            .hint("add `image: debian:trixie-slim`, `dockerfile: PATH` or `agent_provider: {template: shell}`")),
+    }
+}
+
+fn provider_build(template: &str, inputs: &Inputs<'_>) -> Result<FoundImage> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if template.is_empty() || template.starts_with('-') || !template.bytes().all(plain) {
+        return Err(Failure::invalid(format!(
+            "agent_provider.template: `{template}` is not a provider's name"
+        )));
+    }
+    let own = inputs
+        .places
+        .home
+        .join("providers")
+        .join(template)
+        .join("Dockerfile");
+    if own.is_file() {
+        return user_build(template, &own);
+    }
+    let Some(text) = built_in(template) else {
+        return Err(
+            Failure::not_found(format!("there is no provider `{template}`")).hint(format!(
+                "built in: shell; or put a Dockerfile at {}",
+                own.display()
+            )),
+        );
+    };
+    let context = inputs.state.join("build");
+    let sha256 = hex(&Sha256::digest(text));
+    let dockerfile = context.join("Dockerfile");
+    Ok(FoundImage {
+        image: Image {
+            reference: format!("bottle-agent-{template}:{}", &sha256[..12]),
+            build: Some(Build {
+                dockerfile: dockerfile.clone(),
+                context,
+            }),
+        },
+        source: Some(Source {
+            role: "dockerfile".to_owned(),
+            name: template.to_owned(),
+            path: PathBuf::from(format!("built-in:{template}")),
+            sha256,
+        }),
+        files: vec![BuiltInFile {
+            path: dockerfile,
+            text,
+        }],
+    })
+}
+
+fn built_in(template: &str) -> Option<&'static str> {
+    match template {
+        "shell" => Some(include_str!("../../providers/shell/Dockerfile")),
+        _ => None,
+    }
+}
+
+fn user_build(name: &str, path: &Path) -> Result<FoundImage> {
+    let dockerfile = std::fs::canonicalize(path).at("read", path)?;
+    let sha256 = hex(&Sha256::digest(
+        std::fs::read(&dockerfile).at("read", &dockerfile)?,
+    ));
+    let context = dockerfile.parent().unwrap_or(Path::new("/")).to_owned();
+    Ok(FoundImage {
+        image: Image {
+            reference: format!("bottle-agent-{name}:{}", &sha256[..12]),
+            build: Some(Build {
+                dockerfile: dockerfile.clone(),
+                context,
+            }),
+        },
+        source: Some(Source {
+            role: "dockerfile".to_owned(),
+            name: name.to_owned(),
+            path: dockerfile,
+            sha256,
+        }),
+        files: Vec::new(),
+    })
+}
+
+/// What the engine takes as a reference, so that it can never be read as an option.
+fn check_image(reference: &str) -> Result<()> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:@".contains(&b);
+    let starts = reference
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_alphanumeric());
+    if starts && reference.len() <= 255 && reference.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(Failure::invalid(format!("`{reference}` is not an image"))
+        .hint("such as debian:trixie-slim"))
+}
+
+fn environment(
+    bottle: &manifest::Bottle,
+    placeholders: &Placeholders,
+    slug: &str,
+) -> Result<Vec<EnvVar>> {
+    let literal = |name: &str, value: &str| EnvVar {
+        name: name.to_owned(),
+        from: EnvSource::Literal(value.to_owned()),
+    };
+    let mut env: Vec<EnvVar> = OWN_VARIABLES
+        .iter()
+        .map(|(name, value)| literal(name, value))
+        .collect();
+    env.push(literal("BOTTLE_SLUG", slug));
+    for (name, value) in &bottle.env {
+        check_variable(name, "env")?;
+        if env.iter().any(|own| own.name == *name) {
+            return Err(
+                Failure::invalid(format!("env: `{name}` is set by the bottle itself"))
+                    .hint("take it out: proxy and CA variables are right as they are"),
+            );
+        }
+        env.push(EnvVar {
+            name: name.clone(),
+            from: env_source(name, value)?,
+        });
+    }
+    for (name, placeholder) in placeholders {
+        if !bottle.env.contains_key(name) {
+            env.push(EnvVar {
+                name: name.clone(),
+                from: EnvSource::Placeholder(placeholder.clone()),
+            });
+        }
+    }
+    env.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(env)
+}
+
+fn env_source(name: &str, value: &str) -> Result<EnvSource> {
+    if let Some(message) = value.strip_prefix('?') {
+        let message = if message.is_empty() { name } else { message };
+        return Ok(EnvSource::Prompt(message.to_owned()));
+    }
+    if let Some(variable) = value
+        .strip_prefix("${")
+        .and_then(|rest| rest.strip_suffix('}'))
+    {
+        check_variable(variable, &format!("env.{name}"))?;
+        return Ok(EnvSource::Host(variable.to_owned()));
+    }
+    if value.contains('\0') {
+        return Err(Failure::invalid(format!(
+            "env: the value of `{name}` has a NUL byte"
+        )));
+    }
+    Ok(EnvSource::Literal(value.to_owned()))
+}
+
+fn skill(name: &str, inputs: &Inputs<'_>) -> Result<Skill> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+    if name.is_empty() || !name.bytes().all(plain) {
+        return Err(Failure::invalid(format!(
+            "skills: `{name}` is not a skill's name"
+        )));
+    }
+    let places = [
+        Some(inputs.places.home.join("skills").join(name)),
+        inputs
+            .user_home
+            .as_ref()
+            .map(|home| home.join(".claude/skills").join(name)),
+    ];
+    let looked: Vec<PathBuf> = places.into_iter().flatten().collect();
+    match looked.iter().find(|path| path.is_dir()) {
+        Some(path) => Ok(Skill {
+            name: name.to_owned(),
+            path: path.clone(),
+        }),
+        None => {
+            let list: Vec<String> = looked.iter().map(|p| p.display().to_string()).collect();
+            Err(Failure::not_found(format!("skills: there is no `{name}`"))
+                .hint(format!("looked for {}", list.join(" and "))))
+        }
+    }
+}
+
+fn resources(written: Option<&manifest::Resources>) -> Result<Resources> {
+    let written = written.cloned().unwrap_or_default();
+    let memory = written.memory.map_or(4 * GIB, |size| size.0);
+    // Below this a shell does not start, and the engine's own message says nothing of the manifest.
+    if memory < 32 << 20 {
+        return Err(
+            Failure::invalid(format!("resources.memory: {memory} bytes is too little"))
+                .hint("at least 32m; 4g when not written"),
+        );
+    }
+    let cpus = written.cpus.unwrap_or(2.0);
+    if !(0.01..=1024.0).contains(&cpus) {
+        return Err(Failure::invalid(format!(
+            "resources.cpus: {cpus} is not between 0.01 and 1024"
+        )));
+    }
+    let pids = written.pids.unwrap_or(2048);
+    if pids < 16 {
+        return Err(
+            Failure::invalid(format!("resources.pids: {pids} is too few")).hint("at least 16"),
+        );
+    }
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between 10 and 1,024,000"
+    )]
+    let millicpus = (cpus * 1000.0).round() as u32;
+    Ok(Resources {
+        memory,
+        millicpus,
+        pids,
+        disk: written.disk.map(|size| size.0),
+    })
+}
+
+fn hardening(written: Option<&manifest::Hardening>) -> Result<Hardening> {
+    let written = written.cloned().unwrap_or_default();
+    let mut cap_add = Vec::new();
+    for name in &written.cap_add {
+        let upper = name.to_ascii_uppercase();
+        let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
+        if !HARMLESS_CAPABILITIES.contains(&bare) {
+            return Err(Failure::refused(format!(
+                "hardening.cap_add: {name} would break the isolation"
+            ))
+            .hint(format!(
+                "can be given: {}",
+                HARMLESS_CAPABILITIES.join(", ")
+            )));
+        }
+        cap_add.push(bare.to_owned());
+    }
+    Ok(Hardening {
+        read_only: written.read_only,
+        cap_add,
+    })
+}
+
+pub(super) fn check_container_path(path: &str) -> Result<()> {
+    let system = [
+        "/proc", "/sys", "/dev", "/run", "/etc", "/bin", "/sbin", "/lib", "/usr",
+    ];
+    let inside = |place: &str| {
+        path == place
+            || path
+                .strip_prefix(place)
+                .is_some_and(|rest| rest.starts_with('/'))
+    };
+    let bad = !path.starts_with('/')
+        || path == "/"
+        || path.contains("//")
+        || path.chars().any(char::is_control)
+        || path.split('/').any(|part| part == "." || part == "..")
+        || system.iter().any(|place| inside(place));
+    if bad {
+        return Err(Failure::invalid(format!(
+            "workspace.workdir: `{path}` cannot be the work directory"
+        ))
+        .hint("an absolute path outside the system's own folders, such as /workspace"));
+    }
+    Ok(())
+}

@@ -1,0 +1,306 @@
+//! Routes, credentials by slot, and placeholders.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use super::{Inputs, check_variable, on_host};
+use crate::digest;
+use crate::failure::{Failure, Result};
+use crate::host::HostPattern;
+use crate::manifest::load::Manifest;
+use crate::manifest::{self};
+use crate::plan::{Ca, Egress, Slot};
+use crate::policy::{Auth, AuthScheme, Detectors, Limits, Match, PathKind, Route, Scheme, Tls};
+
+/// How long a bottle's CA is valid. Long enough for a bottle left over a holiday, short enough to be worthless after.
+const CA_DAYS: u32 = 30;
+
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+const OUTBOUND: [&str; 3] = ["known_secrets", "token_patterns", "entropy"];
+const INBOUND: [&str; 1] = ["injection"];
+
+/// Host variable → placeholder the agent gets under that name.
+pub(super) type Placeholders = BTreeMap<String, String>;
+
+pub(super) fn resolve(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<(Egress, Placeholders)> {
+    let written = manifest.bottle.egress.clone().unwrap_or_default();
+    let log = written.log.unwrap_or(0);
+    if log > 2 {
+        return Err(Failure::invalid(format!(
+            "egress.log: {log} is not 0, 1 or 2"
+        )));
+    }
+    let mut slots = Slots::new(inputs.slug);
+    let mut routes = Vec::new();
+    for route in &written.routes {
+        let place = route
+            .written_at
+            .clone()
+            .unwrap_or_else(|| "egress.routes".to_owned());
+        let resolved = self::route(route, &mut slots)
+            .map_err(|failure| failure.while_doing(format!("{place}: route `{}`", route.host)))?;
+        routes.push(resolved);
+    }
+    no_two_alike(&routes)?;
+    let upstream_ca = written
+        .upstream_ca
+        .map(|path| on_host(&path.to_string_lossy(), &manifest.base, inputs))
+        .transpose()?;
+    if let Some(path) = upstream_ca.as_ref().filter(|path| !path.is_file()) {
+        return Err(Failure::not_found(format!(
+            "egress.upstream_ca: {} is not a file",
+            path.display()
+        ))
+        .hint("give a PEM file, relative to the manifest or absolute"));
+    }
+    let egress = Egress {
+        ca: Ca {
+            dir: inputs.state.join("egress"),
+            days: CA_DAYS,
+            fingerprint: None,
+            not_after: None,
+        },
+        upstream_ca,
+        log,
+        slots: slots.list,
+        routes,
+    };
+    Ok((egress, slots.placeholders))
+}
+
+fn route(written: &manifest::Route, slots: &mut Slots<'_>) -> Result<Route> {
+    let host = HostPattern::parse(&written.host).map_err(|error| {
+        Failure::invalid(error.to_string())
+            .hint("write a name such as api.example.com, or *.example.com for all names below it")
+    })?;
+    let ports = match (written.ports.as_slice(), written.scheme) {
+        ([], Scheme::Https) => vec![443],
+        ([], Scheme::Http) => vec![80],
+        (given, _) => given.to_vec(),
+    };
+    if ports.contains(&0) {
+        return Err(Failure::invalid("0 is not a port"));
+    }
+    for range in &written.private {
+        range.parse::<IpNet>().map_err(|error| {
+            Failure::invalid(format!("private: `{range}` is not a range"))
+                .because(error)
+                .hint("write CIDR, such as 10.1.2.0/24 or 10.1.2.3/32")
+        })?;
+    }
+    let matches = written
+        .matches
+        .iter()
+        .map(alternative)
+        .collect::<Result<Vec<_>>>()?;
+    if written.tls == Tls::Passthrough {
+        if written.auth.is_some() || !matches.is_empty() || written.git.fetch {
+            return Err(Failure::invalid("`tls: passthrough` keeps the request closed, so nothing in it can be checked or put in")
+                .hint("take `auth`, `matches` and `git` out, or inspect the route"));
+        }
+        if written.scheme == Scheme::Http {
+            return Err(Failure::invalid(
+                "`tls: passthrough` on a route without TLS",
+            ));
+        }
+    }
+    if written.auth.is_some() && written.scheme == Scheme::Http {
+        return Err(Failure::invalid("a credential never goes over plain http")
+            .hint("use https, or take `auth` out"));
+    }
+    let auth = written
+        .auth
+        .as_ref()
+        .map(|auth| slots.auth(auth))
+        .transpose()?;
+    if let Some(dlp) = &written.dlp {
+        detectors(dlp.outbound_detectors.as_ref(), &OUTBOUND)?;
+        detectors(dlp.inbound_detectors.as_ref(), &INBOUND)?;
+    }
+    Ok(Route {
+        source: written.written_at.clone(),
+        host: host.to_string(),
+        scheme: written.scheme,
+        ports,
+        matches,
+        auth,
+        tls: written.tls,
+        private: written.private.clone(),
+        git: written.git,
+        dlp: written.dlp.clone(),
+        limits: written.limits.as_ref().map(|limits| Limits {
+            bytes_out: limits.bytes_out.map(|size| size.0),
+            requests: limits.requests,
+            per: limits.per.map(|seconds| seconds.0),
+        }),
+    })
+}
+
+fn alternative(written: &manifest::Match) -> Result<Match> {
+    let mut methods = Vec::new();
+    for method in &written.methods {
+        let upper = method.to_ascii_uppercase();
+        if !METHODS.contains(&upper.as_str()) {
+            return Err(Failure::invalid(format!(
+                "`{method}` is not a method that can be allowed"
+            ))
+            .hint(format!("one of {}", METHODS.join(", "))));
+        }
+        methods.push(upper);
+    }
+    let mut paths = Vec::new();
+    for rule in &written.paths {
+        let rule = rule.0.clone();
+        if rule.kind != PathKind::Regex && !rule.value.starts_with('/') {
+            return Err(Failure::invalid(format!(
+                "the path `{}` does not begin with `/`",
+                rule.value
+            )));
+        }
+        if rule
+            .value
+            .chars()
+            .any(|c| c.is_control() || c == '?' && rule.kind != PathKind::Regex)
+        {
+            return Err(
+                Failure::invalid(format!("the path `{}` can never match", rule.value))
+                    .hint("paths are compared without the query"),
+            );
+        }
+        paths.push(rule);
+    }
+    for header in &written.headers {
+        let token = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+        if header.name.is_empty() || !header.name.bytes().all(token) {
+            return Err(Failure::invalid(format!(
+                "`{}` is not a header name",
+                header.name
+            )));
+        }
+    }
+    Ok(Match {
+        paths,
+        methods,
+        headers: written.headers.clone(),
+    })
+}
+
+fn detectors(given: Option<&Detectors>, known: &[&str]) -> Result<()> {
+    let Some(Detectors::Named(names)) = given else {
+        return Ok(());
+    };
+    match names.iter().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(
+            Failure::invalid(format!("dlp: there is no detector `{name}` here"))
+                .hint(format!("one of {}, or false for none", known.join(", "))),
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Two routes for one host and port would leave it to their order which one decides.
+fn no_two_alike(routes: &[Route]) -> Result<()> {
+    for (index, route) in routes.iter().enumerate() {
+        let twin = routes[..index].iter().find(|other| {
+            other.host == route.host && other.ports.iter().any(|port| route.ports.contains(port))
+        });
+        if let Some(twin) = twin {
+            let place = |r: &Route| {
+                r.source
+                    .clone()
+                    .unwrap_or_else(|| "egress.routes".to_owned())
+            };
+            return Err(Failure::invalid(format!(
+                "{}: `{}` already has a route for that port at {}",
+                place(route),
+                route.host,
+                place(twin)
+            ))
+            .hint("put both into one route with several `matches`"));
+        }
+    }
+    Ok(())
+}
+
+struct Slots<'a> {
+    slug: &'a str,
+    list: Vec<Slot>,
+    placeholders: Placeholders,
+}
+
+impl<'a> Slots<'a> {
+    fn new(slug: &'a str) -> Self {
+        Self {
+            slug,
+            list: Vec::new(),
+            placeholders: BTreeMap::new(),
+        }
+    }
+
+    fn auth(&mut self, written: &manifest::Auth) -> Result<Auth> {
+        check_variable(&written.token_ref, "auth.token_ref")?;
+        let scheme = match written.scheme.to_ascii_lowercase().as_str() {
+            "bearer" => AuthScheme::Bearer,
+            "token" => AuthScheme::Token,
+            "basic" => AuthScheme::Basic,
+            "header" => AuthScheme::Header,
+            "query" => AuthScheme::Query,
+            _ => {
+                return Err(Failure::invalid(format!(
+                    "auth.scheme: `{}` is not known",
+                    written.scheme
+                ))
+                .hint("one of Bearer, token, Basic, header, query"));
+            }
+        };
+        let header = match (&written.header, scheme) {
+            (Some(name), _) => name.to_ascii_lowercase(),
+            (None, AuthScheme::Header | AuthScheme::Query) => {
+                return Err(Failure::invalid(format!(
+                    "auth.scheme `{}` needs `header`",
+                    written.scheme
+                ))
+                .hint("the name of the header or query key the value goes into"));
+            }
+            (None, _) => "authorization".to_owned(),
+        };
+        let token = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        if header.is_empty() || !header.bytes().all(token) || header == "host" {
+            return Err(Failure::invalid(format!(
+                "auth.header: `{header}` is not a header for a credential"
+            )));
+        }
+        let (slot, placeholder) = self.slot(&written.token_ref);
+        Ok(Auth {
+            scheme,
+            header,
+            slot,
+            user: written.user.clone(),
+            placeholder: Some(placeholder),
+        })
+    }
+
+    /// One slot a host variable, however many routes use it.
+    fn slot(&mut self, host: &str) -> (String, String) {
+        let known = self.list.iter().find(|slot| slot.host == host);
+        let slot = match known {
+            Some(slot) => slot.slot.clone(),
+            None => {
+                let slot = format!("EGRESS_TOKEN_{}", self.list.len());
+                self.list.push(Slot {
+                    slot: slot.clone(),
+                    host: host.to_owned(),
+                });
+                slot
+            }
+        };
+        let placeholder = self.placeholders.entry(host.to_owned()).or_insert_with(|| {
+            format!(
+                "bottle-placeholder-{}",
+                digest::short(&format!("{}/{host}", self.slug))
+            )
+        });
+        (slot, placeholder.clone())
+    }
+}

@@ -1,0 +1,212 @@
+//! Manifest to plan: everything checked, everything decided, nothing asked of Docker or the network.
+
+mod agent;
+mod egress;
+mod git;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ipnet::Ipv4Net;
+
+use crate::digest;
+use crate::failure::{Failure, Result};
+use crate::manifest::load::{Manifest, Places};
+use crate::plan::{PLAN_SCHEMA, Plan, Sidecar, Step, Supervise, Workspace, WorkspaceMode};
+use crate::subnet;
+
+/// The port of the supervise server inside a bottle.
+const SUPERVISE_PORT: u16 = 9100;
+
+/// The user of the agent: numeric, so that the image's own passwd cannot change who it is.
+pub const AGENT_UID: u32 = 10_001;
+
+/// The user of the sidecars when the tools run as root, who owns too much to be imitated.
+pub const SIDECAR_UID: u32 = 65_532;
+
+/// What a plan needs besides the manifest.
+#[derive(Clone, Debug)]
+pub struct Inputs<'a> {
+    /// Where manifests and skills are found.
+    pub places: &'a Places,
+    /// The user's home directory, for `~/`.
+    pub user_home: Option<PathBuf>,
+    /// The bottle's name.
+    pub slug: &'a str,
+    /// Its folder in the state home.
+    pub state: PathBuf,
+    /// Its range of addresses.
+    pub range: Ipv4Net,
+    /// Takes the place of the manifest's `workspace.from`.
+    pub workspace: Option<PathBuf>,
+}
+
+/// A file the plan needs in the state folder: a built-in Dockerfile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuiltInFile {
+    /// Absolute, below the state folder.
+    pub path: PathBuf,
+    /// What to write.
+    pub text: &'static str,
+}
+
+/// A plan and what has to be on disk for it.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The plan.
+    pub plan: Plan,
+    /// Files to write before it is handed on.
+    pub files: Vec<BuiltInFile>,
+}
+
+/// Resolves `manifest` for one bottle.
+///
+/// # Errors
+/// When a value is wrong; the message names the file and, where it can, the line.
+pub fn resolve(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Resolved> {
+    let bottle = &manifest.bottle;
+    let project = format!("bottle-{}", inputs.slug);
+    let networks = subnet::networks(&project, inputs.range);
+    let (egress, placeholders) = egress::resolve(manifest, inputs)?;
+    let git_gate = git::gate(bottle.git_gate.as_ref(), inputs)?;
+    let supervise = (bottle.supervise == Some(true)).then_some(Supervise {
+        port: SUPERVISE_PORT,
+    });
+    let workspace = workspace(manifest, inputs)?;
+    let mut sources = manifest.sources.clone();
+    let agent = agent::resolve(manifest, inputs, &placeholders, &workspace.workdir)?;
+    sources.extend(agent.source);
+
+    let mut provision = vec![Step::User, Step::Ca];
+    if agent.agent.prompt.is_some() {
+        provision.push(Step::Prompt);
+    }
+    if !agent.agent.skills.is_empty() {
+        provision.push(Step::Skills);
+    }
+    if workspace.from.is_some() && workspace.mode == WorkspaceMode::Copy {
+        provision.push(Step::Workspace);
+    }
+    if agent.agent.git_user != Default::default() || git_gate.is_some() {
+        provision.push(Step::Git);
+    }
+
+    let mut plan = Plan {
+        schema: PLAN_SCHEMA.to_owned(),
+        slug: inputs.slug.to_owned(),
+        digest: String::new(),
+        labels: BTreeMap::from([
+            ("bottle.slug".to_owned(), inputs.slug.to_owned()),
+            (
+                "bottle.home".to_owned(),
+                digest::short(&path_text(&inputs.places.home)),
+            ),
+        ]),
+        project,
+        state: inputs.state.clone(),
+        sources,
+        agent: agent.agent,
+        sidecar: Sidecar {
+            image: format!("bottle-sidecar:{}", env!("CARGO_PKG_VERSION")),
+            user: sidecar_user(),
+        },
+        networks,
+        egress,
+        git_gate,
+        supervise,
+        workspace,
+        runtime: bottle.runtime.unwrap_or_default(),
+        isolation: bottle.isolation.unwrap_or_default(),
+        provision,
+    };
+    plan.digest = digest::of(&plan)?;
+    plan.labels
+        .insert("bottle.plan".to_owned(), plan.digest.clone());
+    Ok(Resolved {
+        plan,
+        files: agent.files,
+    })
+}
+
+fn sidecar_user() -> String {
+    let uid = nix::unistd::geteuid();
+    if uid.is_root() {
+        format!("{SIDECAR_UID}:{SIDECAR_UID}")
+    } else {
+        format!("{uid}:{}", nix::unistd::getegid())
+    }
+}
+
+fn workspace(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Workspace> {
+    let written = manifest.bottle.workspace.clone().unwrap_or_default();
+    let from = match (&inputs.workspace, written.from.as_deref()) {
+        (Some(given), _) => Some(given.clone()),
+        (None, None | Some("none")) => None,
+        (None, Some("cwd")) => Some(inputs.places.cwd.clone()),
+        (None, Some(path)) => Some(on_host(path, &inputs.places.cwd, inputs)?),
+    };
+    if let Some(folder) = &from {
+        if !folder.is_dir() {
+            return Err(Failure::not_found(format!(
+                "the workspace {} is not a folder",
+                folder.display()
+            ))
+            .hint("set `workspace: {from: cwd}`, a folder, or `none`"));
+        }
+        let secret_places = [
+            Some(inputs.places.home.as_path()),
+            inputs.user_home.as_deref(),
+            Some(Path::new("/")),
+        ];
+        if secret_places
+            .into_iter()
+            .flatten()
+            .any(|place| place.starts_with(folder))
+        {
+            return Err(Failure::refused(format!(
+                "the workspace {} holds your home or the bottles' own folder",
+                folder.display()
+            ))
+            .hint("give the agent the one folder it is to work on"));
+        }
+    }
+    let workdir = written.workdir.unwrap_or_else(|| "/workspace".to_owned());
+    agent::check_container_path(&workdir)?;
+    Ok(Workspace {
+        from,
+        mode: written.mode,
+        workdir,
+    })
+}
+
+/// A path of the host as manifests write it: absolute, `~/…`, or relative to `base`.
+fn on_host(text: &str, base: &Path, inputs: &Inputs<'_>) -> Result<PathBuf> {
+    if text.is_empty() || text.chars().any(char::is_control) {
+        return Err(Failure::invalid(format!("{text:?} is not a path")));
+    }
+    let Some(rest) = text.strip_prefix("~/") else {
+        return Ok(base.join(text));
+    };
+    let home = inputs.user_home.as_ref().ok_or_else(|| {
+        Failure::invalid(format!("`{text}` needs HOME, which is not set"))
+            .hint("write the whole path")
+    })?;
+    Ok(home.join(rest))
+}
+
+fn path_text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// A name an environment variable can have.
+fn check_variable(name: &str, what: &str) -> Result<()> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let starts = name.bytes().next().is_some_and(|b| !b.is_ascii_digit());
+    if starts && name.len() <= 128 && name.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(Failure::invalid(format!(
+        "{what}: `{name}` is not a name of an environment variable"
+    ))
+    .hint("letters, digits and `_`, not beginning with a digit"))
+}

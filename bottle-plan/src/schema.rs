@@ -1,0 +1,28 @@
+//! The JSON Schema of every document.
+
+use schemars::Schema;
+
+use crate::failure::{Failure, Result};
+use crate::{manifest, plan, policy};
+
+/// The documents there are a schema for.
+pub const DOCUMENTS: [&str; 3] = ["manifest", "plan", "policy"];
+
+/// The schema of `document` as pretty JSON.
+///
+/// # Errors
+/// When there is no such document.
+pub fn schema(document: &str) -> Result<String> {
+    let schema: Schema = match document {
+        "manifest" => schemars::schema_for!(manifest::SingleFile),
+        "plan" => schemars::schema_for!(plan::Plan),
+        "policy" => schemars::schema_for!(policy::Policy),
+        _ => {
+            return Err(
+                Failure::invalid(format!("there is no document `{document}`"))
+                    .hint(format!("one of {}", DOCUMENTS.join(", "))),
+            );
+        }
+    };
+    crate::state::to_json(&schema)
+}

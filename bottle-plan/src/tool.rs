@@ -1,0 +1,89 @@
+//! What the `main` of every tool does the same way: the product on stdout, failures on stderr, the exit code.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::failure::{Failure, Kind, Result};
+
+/// Turns a result into messages and an exit code.
+#[must_use]
+pub fn finish(tool: &str, as_json: bool, result: Result<u8>) -> ExitCode {
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            // Nowhere is left to say that stderr is gone.
+            let _ = io::stderr().write_all(failure.render(tool, as_json).as_bytes());
+            ExitCode::from(failure.kind().code())
+        }
+    }
+}
+
+/// Writes a finished document to stdout. A reader that has gone away is not an error: `tool | head` is silent.
+///
+/// # Errors
+/// When stdout cannot be written to for another reason, such as a full disk.
+pub fn emit(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed("cannot write to stdout").because(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A message for the person at the terminal.
+pub fn say(tool: &str, text: &str) {
+    let _ = writeln!(io::stderr(), "{tool}: {}", crate::failure::printable(text));
+}
+
+/// Reads a document from stdin.
+///
+/// # Errors
+/// When stdin is a terminal or empty: `hint` then says how the tool is meant to be used.
+pub fn read_stdin(what: &str, hint: &str) -> Result<Vec<u8>> {
+    use std::io::{IsTerminal as _, Read as _};
+    let mut bytes = Vec::new();
+    let stdin = io::stdin();
+    if stdin.is_terminal() {
+        return Err(
+            Failure::invalid(format!("{what} is expected on stdin, which is a terminal"))
+                .hint(hint),
+        );
+    }
+    stdin
+        .lock()
+        .take(MAX_DOCUMENT_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::failed("cannot read stdin").because(error))?;
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(
+            Failure::invalid(format!("{what} is expected on stdin, which is empty")).hint(hint),
+        );
+    }
+    if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
+        return Err(Failure::invalid(format!(
+            "stdin is longer than {MAX_DOCUMENT_BYTES} bytes"
+        )));
+    }
+    Ok(bytes)
+}
+
+/// Far above any plan; keeps `yes | bottle-render` from eating the memory.
+const MAX_DOCUMENT_BYTES: u64 = 16 << 20;
+
+/// A command line that could not be read, as a failure like all others. `text` is what the parser said.
+#[must_use]
+pub fn usage(text: &str) -> Failure {
+    let text = text.trim().trim_start_matches("error: ");
+    let (message, rest) = text.split_once("\n\n").unwrap_or((text, ""));
+    let tip = rest
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("tip: "));
+    let usage = rest.lines().find(|line| line.starts_with("Usage: "));
+    let failure = Failure::new(Kind::Invalid, message.replace('\n', " "));
+    match tip.or(usage) {
+        Some(hint) => failure.hint(hint),
+        None => failure.hint("--help shows what there is"),
+    }
+}

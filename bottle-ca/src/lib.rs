@@ -18,8 +18,8 @@ mod plan;
 mod scope;
 mod store;
 
-pub use authority::{Authority, mint};
-pub use plan::{PLAN_SCHEMA, fill, request_from_plan};
+pub use authority::{Authority, mint, rfc3339};
+pub use plan::{fill, request_from_plan};
 pub use scope::{Cidr, Scope};
 pub use store::{CERT_FILE, KEY_FILE, Outcome, ensure, read};
 

@@ -16,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use bottle_plan::failure::{Failure, Result};
+use bottle_plan::host::HostPattern;
 use rcgen::{CidrSubnet, GeneralSubtree};
 use x509_parser::extensions as x509;
 
@@ -33,12 +34,15 @@ impl Scope {
     /// The scope of a policy: `hosts` are exact names or `*.` and a name.
     ///
     /// Both `x` and `*.x` become the constraint `x`, which covers `x` and everything below it. The form `.x`, only
-    /// below, is defined for URIs and not for DNS names: OpenSSL and webpki take it all the same, Java before 17.0.10
-    /// rejects the certificate. The constraint is therefore a little wider than the policy. It is the wall behind
+    /// below, is defined for URIs and not for DNS names: OpenSSL and webpki take it all the same, Java did not before
+    /// JDK-8311546 (end of 2023). The constraint is therefore a little wider than the policy. It is the wall behind
     /// the proxy's own check, not that check.
     pub fn new(hosts: &[String], addresses: &[Cidr]) -> Result<Self> {
         Ok(Self {
-            hosts: hosts.iter().map(|host| constraint(host)).collect::<Result<_>>()?,
+            hosts: hosts
+                .iter()
+                .map(|host| constraint(host))
+                .collect::<Result<_>>()?,
             addresses: addresses.iter().copied().collect(),
         })
     }
@@ -127,7 +131,9 @@ impl Subtree {
         match self {
             Self::Dns(name) => GeneralSubtree::DnsName(name),
             Self::Email(name) => GeneralSubtree::Rfc822Name(name),
-            Self::Ip(range) => GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(range.address, range.prefix)),
+            Self::Ip(range) => {
+                GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(range.address, range.prefix))
+            }
         }
     }
 }
@@ -147,50 +153,25 @@ fn read_subtrees(list: Option<&[x509::GeneralSubtree<'_>]>) -> Option<BTreeSet<S
 
 /// The DNS constraint of a policy host.
 fn constraint(host: &str) -> Result<String> {
-    let lower = host.to_ascii_lowercase();
-    let (name, wildcard) = match lower.strip_prefix("*.") {
-        Some(name) => (name, true),
-        None => (lower.as_str(), false),
+    let bad = |reason: &str| {
+        Failure::invalid(format!("bad host `{host}`: {reason}"))
+            .hint("write an exact name such as api.example.com, or *.example.com")
     };
-    if let Err(reason) = check_host(name) {
-        return Err(Failure::invalid(format!("bad host `{host}`: {reason}"))
-            .hint("write an exact name such as api.example.com, or *.example.com"));
+    let name = match HostPattern::parse(host).map_err(|error| bad(&error.to_string()))? {
+        HostPattern::Exact(name) | HostPattern::Below(name) => name,
+    };
+    let name = name.as_str();
+    if name == NOWHERE {
+        return Err(bad("it is reserved never to exist"));
     }
-    if wildcard && !name.contains('.') {
-        return Err(Failure::invalid(format!("bad host `{host}`: a wildcard needs two labels after it"))
-            .hint("a CA for a whole top-level domain would be no limit at all"));
+    // One such name would spoil the certificate for all others: webpki reads a constraint list as a whole.
+    if name
+        .split('.')
+        .any(|label| label.starts_with('-') || label.ends_with('-'))
+    {
+        return Err(bad("a label neither begins nor ends with `-`"));
     }
     Ok(name.to_owned())
-}
-
-/// Whether `name` is a host name that a certificate can carry, and if not, why.
-pub(crate) fn check_host(name: &str) -> Result<(), &'static str> {
-    if name.is_empty() || name.len() > 253 {
-        return Err("a name has 1 to 253 characters");
-    }
-    if name == NOWHERE {
-        return Err("it is reserved never to exist");
-    }
-    if name.parse::<IpAddr>().is_ok() {
-        return Err("it is an address");
-    }
-    for label in name.split('.') {
-        if label.is_empty() || label.len() > 63 {
-            return Err("a label has 1 to 63 characters");
-        }
-        // The underscore is no part of a host name by RFC 952, but such hosts exist and every client takes them.
-        if !label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
-            return Err("only a-z, 0-9, `-` and `_` may stand in a label; write other scripts as xn--…");
-        }
-        if label.starts_with('-') || label.ends_with('-') {
-            return Err("a label neither begins nor ends with `-`");
-        }
-    }
-    // `127.1` and the like: no top-level domain is a number, and some resolvers read these as addresses.
-    if name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit())) {
-        return Err("the last label is a number");
-    }
-    Ok(())
 }
 
 /// A range of addresses, or one, in CIDR notation.
@@ -202,8 +183,14 @@ pub struct Cidr {
 
 impl Cidr {
     const EVERYTHING: [Self; 2] = [
-        Self { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), prefix: 0 },
-        Self { address: IpAddr::V6(Ipv6Addr::UNSPECIFIED), prefix: 0 },
+        Self {
+            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            prefix: 0,
+        },
+        Self {
+            address: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            prefix: 0,
+        },
     ];
 
     /// Whether `address` is in the range. An IPv4-mapped IPv6 address is not the IPv4 address: certificates tell
@@ -212,11 +199,15 @@ impl Cidr {
     pub fn contains(self, address: IpAddr) -> bool {
         match (self.address, address) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {
-                let mask = u32::MAX.checked_shl(u32::from(32 - self.prefix)).unwrap_or(0);
+                let mask = u32::MAX
+                    .checked_shl(u32::from(32 - self.prefix))
+                    .unwrap_or(0);
                 (own.to_bits() ^ other.to_bits()) & mask == 0
             }
             (IpAddr::V6(own), IpAddr::V6(other)) => {
-                let mask = u128::MAX.checked_shl(u32::from(128 - self.prefix)).unwrap_or(0);
+                let mask = u128::MAX
+                    .checked_shl(u32::from(128 - self.prefix))
+                    .unwrap_or(0);
                 (own.to_bits() ^ other.to_bits()) & mask == 0
             }
             _ => false,
@@ -242,12 +233,20 @@ impl Cidr {
         let (address, prefix, mask) = if let Ok(v4) = <[u8; 8]>::try_from(octets) {
             let [a, b, c, d, mask @ ..] = v4;
             let mask = u32::from_be_bytes(mask);
-            (IpAddr::from([a, b, c, d]), mask.leading_ones(), mask.count_ones())
+            (
+                IpAddr::from([a, b, c, d]),
+                mask.leading_ones(),
+                mask.count_ones(),
+            )
         } else {
             let (address, mask) = octets.split_at_checked(16)?;
             let mask = u128::from_be_bytes(mask.try_into().ok()?);
             let address = <[u8; 16]>::try_from(address).ok()?;
-            (IpAddr::from(address), mask.leading_ones(), mask.count_ones())
+            (
+                IpAddr::from(address),
+                mask.leading_ones(),
+                mask.count_ones(),
+            )
         };
         // A mask with holes is no prefix.
         if prefix != mask {
@@ -293,7 +292,10 @@ mod tests {
 
     #[test]
     fn hosts_become_constraints_sorted_and_without_doubles() {
-        let scope = scope(&["B.example.com", "*.a.example", "a.example", "x_y.example"], &[]);
+        let scope = scope(
+            &["B.example.com", "*.a.example", "a.example", "x_y.example"],
+            &[],
+        );
         let hosts: Vec<_> = scope.hosts().collect();
         assert_eq!(hosts, ["a.example", "b.example.com", "x_y.example"]);
     }
@@ -303,23 +305,58 @@ mod tests {
         let long_label = "a".repeat(64);
         let long_name = ["a"; 128].join(".");
         for host in [
-            "", "*", "*.", "*.com", "**.example.com", "a.*.example", "a..example", ".example.com", "example.com.",
-            "-a.example", "a-.example", "a b.example", "ä.example", "a/b.example", "10.0.0.1", "127.1", "::1",
-            "invalid", "a\0.example", "https://a.example", "a.example:443", &long_label, &long_name,
+            "",
+            "*",
+            "*.",
+            "*.com",
+            "**.example.com",
+            "a.*.example",
+            "a..example",
+            ".example.com",
+            "-a.example",
+            "a-.example",
+            "a b.example",
+            "ä.example",
+            "a/b.example",
+            "10.0.0.1",
+            "127.1",
+            "::1",
+            "invalid",
+            "a\0.example",
+            "https://a.example",
+            "a.example:443",
+            &long_label,
+            &long_name,
         ] {
-            assert!(Scope::new(&[host.to_owned()], &[]).is_err(), "{host:?} was accepted");
+            assert!(
+                Scope::new(&[host.to_owned()], &[]).is_err(),
+                "{host:?} was accepted"
+            );
         }
     }
 
     #[test]
     fn a_name_and_what_is_below_it_are_permitted() {
         let scope = scope(&["api.example.com", "*.example.org"], &["192.0.2.0/25"]);
-        for name in ["api.example.com", "API.example.com", "v1.api.example.com", "x.example.org", "192.0.2.127"] {
+        for name in [
+            "api.example.com",
+            "API.example.com",
+            "v1.api.example.com",
+            "x.example.org",
+            "192.0.2.127",
+        ] {
             assert!(scope.permits(name), "{name}");
         }
         for name in [
-            "example.com", "xapi.example.com", "api.example.com.evil.org", "example.net", "", "192.0.2.128", "::1",
-            "::ffff:192.0.2.1", "invalid",
+            "example.com",
+            "xapi.example.com",
+            "api.example.com.evil.org",
+            "example.net",
+            "",
+            "192.0.2.128",
+            "::1",
+            "::ffff:192.0.2.1",
+            "invalid",
         ] {
             assert!(!scope.permits(name), "{name}");
         }
@@ -338,23 +375,47 @@ mod tests {
     fn an_asked_for_address_lifts_the_exclusion_of_its_family_only() {
         let (permitted, excluded) = scope(&["a.example"], &["10.0.0.1"]).subtrees();
         assert!(permitted.contains(&Subtree::Ip("10.0.0.1/32".parse().unwrap())));
-        assert_eq!(excluded, BTreeSet::from([Subtree::Ip("::/0".parse().unwrap())]));
+        assert_eq!(
+            excluded,
+            BTreeSet::from([Subtree::Ip("::/0".parse().unwrap())])
+        );
     }
 
     #[test]
     fn ranges_are_read_strictly_and_shown_as_written() {
-        for text in ["0.0.0.0/0", "10.1.0.0/16", "10.1.2.3/32", "::/0", "fd00::/8", "::1/128"] {
+        for text in [
+            "0.0.0.0/0",
+            "10.1.0.0/16",
+            "10.1.2.3/32",
+            "::/0",
+            "fd00::/8",
+            "::1/128",
+        ] {
             assert_eq!(text.parse::<Cidr>().unwrap().to_string(), text);
         }
         assert_eq!("::1".parse::<Cidr>().unwrap().to_string(), "::1/128");
-        for text in ["", "10.0.0.0/33", "10.0.0.1/24", "::/129", "10.0.0/8", "10.0.0.0/", "10.0.0.0/-1", "fd00::1/8"] {
+        for text in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0.1/24",
+            "::/129",
+            "10.0.0/8",
+            "10.0.0.0/",
+            "10.0.0.0/-1",
+            "fd00::1/8",
+        ] {
             assert!(text.parse::<Cidr>().is_err(), "{text:?} was accepted");
         }
     }
 
     #[test]
     fn masks_with_holes_and_odd_lengths_are_not_ranges() {
-        assert_eq!(Cidr::from_octets(&[10, 0, 0, 0, 255, 0, 0, 0]).unwrap().to_string(), "10.0.0.0/8");
+        assert_eq!(
+            Cidr::from_octets(&[10, 0, 0, 0, 255, 0, 0, 0])
+                .unwrap()
+                .to_string(),
+            "10.0.0.0/8"
+        );
         assert_eq!(Cidr::from_octets(&[0; 32]).unwrap().to_string(), "::/0");
         assert!(Cidr::from_octets(&[10, 0, 0, 0, 255, 0, 255, 0]).is_none());
         for length in [0, 4, 7, 9, 16, 31, 33] {
@@ -365,8 +426,17 @@ mod tests {
     #[test]
     fn the_ends_of_a_range_are_in_it_and_their_neighbours_are_not() {
         let range: Cidr = "10.1.0.0/16".parse().unwrap();
-        for (address, inside) in [("10.0.255.255", false), ("10.1.0.0", true), ("10.1.255.255", true), ("10.2.0.0", false)] {
-            assert_eq!(range.contains(address.parse().unwrap()), inside, "{address}");
+        for (address, inside) in [
+            ("10.0.255.255", false),
+            ("10.1.0.0", true),
+            ("10.1.255.255", true),
+            ("10.2.0.0", false),
+        ] {
+            assert_eq!(
+                range.contains(address.parse().unwrap()),
+                inside,
+                "{address}"
+            );
         }
         for all in Cidr::EVERYTHING {
             assert!(all.contains(all.address));

@@ -73,7 +73,7 @@ pub(crate) struct Cli {
 enum Command {
     /// Print the JSON Schema of a document
     Schema {
-        /// manifest, plan or policy
+        /// manifest, plan, policy or handle
         #[arg(default_value = "plan")]
         document: String,
     },

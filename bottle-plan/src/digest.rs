@@ -38,7 +38,6 @@ pub fn of(plan: &Plan) -> Result<String> {
         if variable["name"] == "BOTTLE_SLUG" {
             remove(variable, "", "from");
         }
-        remove(variable, "/from", "placeholder");
     }
     // serde_json keeps the keys of an object sorted, so this text is canonical.
     Ok(format!(

@@ -18,6 +18,9 @@ pub enum HostError {
     /// Two dots in a row, or a leading one.
     #[error("the host name has an empty label")]
     EmptyLabel,
+    /// A label that begins or ends with a hyphen: no certificate can name it.
+    #[error("a label of the host name begins or ends with a hyphen")]
+    Hyphen,
     /// Something outside `[a-z0-9_-]`.
     #[error(
         "the host name has a character outside a-z, 0-9, `-`, `_` (write an international name in its xn-- form)"
@@ -54,6 +57,9 @@ impl Host {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
             if !label.bytes().all(plain) {
                 return Err(HostError::Character);
+            }
+            if label.starts_with('-') || label.ends_with('-') {
+                return Err(HostError::Hyphen);
             }
         }
         let name = name.to_ascii_lowercase();
@@ -189,6 +195,9 @@ mod tests {
             ("0x7F.0.0.0X1", Err(Address)),
             ("1.2.3.4.", Err(Address)),
             ("4.example", Ok("4.example")),
+            ("-a.example.com", Err(Hyphen)),
+            ("a-.example.com", Err(Hyphen)),
+            ("a.example.-", Err(Hyphen)),
             (&long_label, Err(TooLong)),
             (&long_name, Err(TooLong)),
         ];

@@ -3,6 +3,7 @@
 //! Without the feature `manifest` only the documents are here; that is what the sidecar links.
 
 pub mod failure;
+pub mod handle;
 pub mod host;
 pub mod plan;
 pub mod policy;

@@ -151,7 +151,7 @@ pub enum EnvSource {
     Host(String),
     /// Asked for at `up`, with this text.
     Prompt(String),
-    /// Stands for the secret in that egress slot, which the agent never sees.
+    /// The placeholder of that egress slot, as its route has it; the agent never sees what it stands for.
     Placeholder(String),
 }
 

@@ -160,12 +160,7 @@ fn parse_range(text: &str) -> Result<Ipv4Net> {
     })
 }
 
-fn reserve(
-    home: &StateHome,
-    resolved: &Resolved,
-    known: bool,
-    range: &Ipv4Net,
-) -> Result<()> {
+fn reserve(home: &StateHome, resolved: &Resolved, known: bool, range: &Ipv4Net) -> Result<()> {
     let plan = &resolved.plan;
     let folder = home.folder(&plan.slug)?;
     let written = write_reservation(plan, resolved, known, range);
@@ -176,12 +171,7 @@ fn reserve(
     written
 }
 
-fn write_reservation(
-    plan: &Plan,
-    resolved: &Resolved,
-    known: bool,
-    range: &Ipv4Net,
-) -> Result<()> {
+fn write_reservation(plan: &Plan, resolved: &Resolved, known: bool, range: &Ipv4Net) -> Result<()> {
     state::private_dir(&plan.state)?;
     for file in &resolved.files {
         if let Some(folder) = file.path.parent() {

@@ -3,10 +3,10 @@
 use schemars::Schema;
 
 use crate::failure::{Failure, Result};
-use crate::{manifest, plan, policy};
+use crate::{handle, manifest, plan, policy};
 
 /// The documents there are a schema for.
-pub const DOCUMENTS: [&str; 3] = ["manifest", "plan", "policy"];
+pub const DOCUMENTS: [&str; 4] = ["manifest", "plan", "policy", "handle"];
 
 /// The schema of `document` as pretty JSON.
 ///
@@ -16,6 +16,7 @@ pub fn schema(document: &str) -> Result<String> {
     let schema: Schema = match document {
         "manifest" => schemars::schema_for!(manifest::SingleFile),
         "plan" => schemars::schema_for!(plan::Plan),
+        "handle" => schemars::schema_for!(handle::Handle),
         "policy" => schemars::schema_for!(policy::Policy),
         _ => {
             return Err(

@@ -1,1 +1,18 @@
-//! (being written)
+//! Starts, enters and removes bottles, through the engine's command line alone.
+
+pub mod bottle;
+pub mod canary;
+pub mod containers;
+pub mod down;
+pub mod engine;
+pub mod exec;
+pub mod files;
+pub mod images;
+pub mod interrupt;
+pub mod list;
+pub mod lock;
+pub mod logs;
+pub mod networks;
+pub mod provision;
+pub mod secrets;
+pub mod up;

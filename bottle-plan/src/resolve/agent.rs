@@ -275,11 +275,11 @@ fn environment(
             from: env_source(name, value)?,
         });
     }
-    for (name, placeholder) in placeholders {
+    for (name, slot) in placeholders {
         if !bottle.env.contains_key(name) {
             env.push(EnvVar {
                 name: name.clone(),
-                from: EnvSource::Placeholder(placeholder.clone()),
+                from: EnvSource::Placeholder(slot.clone()),
             });
         }
     }

@@ -20,7 +20,7 @@ const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 const OUTBOUND: [&str; 3] = ["known_secrets", "token_patterns", "entropy"];
 const INBOUND: [&str; 1] = ["injection"];
 
-/// Host variable → placeholder the agent gets under that name.
+/// Host variable → the slot whose placeholder the agent gets under that name.
 pub(super) type Placeholders = BTreeMap<String, String>;
 
 pub(super) fn resolve(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<(Egress, Placeholders)> {
@@ -281,26 +281,17 @@ impl<'a> Slots<'a> {
         })
     }
 
-    /// One slot a host variable, however many routes use it.
+    /// One slot and one placeholder a host variable, however many routes use it.
     fn slot(&mut self, host: &str) -> (String, String) {
-        let known = self.list.iter().find(|slot| slot.host == host);
-        let slot = match known {
-            Some(slot) => slot.slot.clone(),
-            None => {
-                let slot = format!("EGRESS_TOKEN_{}", self.list.len());
-                self.list.push(Slot {
-                    slot: slot.clone(),
-                    host: host.to_owned(),
-                });
-                slot
-            }
-        };
-        let placeholder = self.placeholders.entry(host.to_owned()).or_insert_with(|| {
-            format!(
-                "bottle-placeholder-{}",
-                digest::short(&format!("{}/{host}", self.slug))
-            )
+        let next = format!("EGRESS_TOKEN_{}", self.list.len());
+        let slot = self.placeholders.entry(host.to_owned()).or_insert_with(|| {
+            self.list.push(Slot {
+                slot: next.clone(),
+                host: host.to_owned(),
+            });
+            next
         });
-        (slot, placeholder.clone())
+        let placeholder = digest::short(&format!("{}/{host}", self.slug));
+        (slot.clone(), format!("bottle-placeholder-{placeholder}"))
     }
 }

@@ -1,0 +1,66 @@
+//! The arguments, and nothing about what they do.
+
+use bottle_plan::failure::Failure;
+use clap::{Parser, ValueEnum};
+
+const EXAMPLES: &str = "\
+Examples:
+  bottle-plan demo | bottle-ca | bottle-render | bottle-run up
+  bottle-plan demo --slug demo-1 | bottle-render > docker-compose.yml
+  bottle-plan demo | bottle-render --standalone | docker compose -f - config
+  bottle-plan demo | bottle-render --format json | jq .services.agent
+
+Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 the plan asks for what no bottle gets.";
+
+/// Write the Compose file of a plan
+///
+/// Reads a plan (JSON) on stdin and writes the Compose file to stdout. The same plan gives the same bytes. The plan itself
+/// rides along in the top-level key x-bottle.
+#[derive(Debug, Parser)]
+#[command(name = "bottle-render", version, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    /// How the Compose file is written
+    #[arg(long, value_enum, default_value_t = Format::Yaml)]
+    pub(crate) format: Format,
+
+    /// Define the networks in the file, for use without bottle-run
+    #[arg(long)]
+    pub(crate) standalone: bool,
+
+    /// Write errors as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Yaml,
+    Json,
+}
+
+impl Cli {
+    /// Help, version and usage errors end here; with `--json` a usage error is an object like every other failure.
+    pub(crate) fn read() -> Result<Self, Failure> {
+        Self::try_parse().map_err(|error| {
+            let as_json = std::env::args_os().any(|argument| argument == "--json");
+            if !error.use_stderr() || !as_json {
+                error.exit();
+            }
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            Failure::invalid(first.strip_prefix("error: ").unwrap_or(first)).hint("bottle-render --help")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,320 @@
+//! The command line of `bottle-run`.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use bottle_plan::explain::explain;
+use bottle_plan::failure::{Failure, PathContext as _, Result};
+use bottle_plan::handle::Handle;
+use bottle_plan::plan::EnvSource;
+use bottle_plan::{state, tool};
+use bottle_run::bottle::{self, Home, around_exec};
+use bottle_run::engine::Engine;
+use bottle_run::exec::{self, Stdin};
+use bottle_run::{down, interrupt, list, logs, up};
+use clap::{Args, Parser, Subcommand};
+
+const TOOL: &str = "bottle-run";
+
+const EXAMPLES: &str = "\
+Examples:
+  bottle-plan demo | bottle-render | bottle-run up      start a bottle, print its handle
+  bottle-run exec demo-x7k2p -- git log -1              run a command in it
+  bottle-run attach demo-x7k2p                          work in it
+  bottle-run list                                       see what there is
+  bottle-run down demo-x7k2p                            stop and remove it
+  bottle-plan demo | bottle-render | bottle-run run     all of it, and nothing left after
+
+Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused by policy, 4 not found, 5 conflict,
+125 our own failure around exec; exec returns the command's own code otherwise.";
+
+/// Start, enter and remove bottles.
+#[derive(Parser, Debug)]
+#[command(name = "bottle-run", version, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// The folder with state/
+    #[arg(long, value_name = "DIR", env = "BOTTLE_HOME", global = true)]
+    home: Option<PathBuf>,
+
+    /// Machine-readable: results as JSON on stdout, errors as JSON on stderr
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// Say nothing but errors
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Start the bottle on stdin; print its handle when its agent is ready
+    Up(Up),
+    /// Start the bottle on stdin, run its command (or CMD), remove it again whatever happens
+    Run {
+        #[command(flatten)]
+        up: Up,
+        /// Run this instead of the plan's command
+        #[arg(last = true, value_name = "CMD")]
+        command: Vec<String>,
+    },
+    /// Run a command in the agent's container
+    Exec {
+        /// The bottle
+        slug: String,
+        /// Leave our stdin alone
+        #[arg(long, short = 'n')]
+        no_stdin: bool,
+        /// The command and its arguments
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<String>,
+    },
+    /// Run the bottle's own command on this terminal
+    Attach {
+        /// The bottle
+        slug: String,
+    },
+    /// Show what the containers printed
+    Logs {
+        /// The bottle
+        slug: String,
+        /// Only this part: agent or egress
+        #[arg(value_parser = ["agent", "egress"])]
+        role: Option<String>,
+        /// Go on as more comes
+        #[arg(long, short)]
+        follow: bool,
+        /// Only so many lines from the end
+        #[arg(long, value_name = "N")]
+        tail: Option<u32>,
+        /// The bytes as they are; they may hold escape sequences
+        #[arg(long)]
+        raw: bool,
+    },
+    /// Show all bottles of this home
+    #[command(alias = "ls")]
+    List,
+    /// Remove bottles: containers, networks, secrets; audit and logs stay
+    Down {
+        /// The bottles; `-` reads a handle from stdin
+        #[arg(required = true)]
+        slugs: Vec<String>,
+        /// Remove the state folder too: audit, logs, reserved addresses
+        #[arg(long)]
+        purge: bool,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Up {
+    /// Read the rendered file from here instead of stdin
+    #[arg(long, short, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Refuse another plan than the one with this digest
+    #[arg(long, value_name = "DIGEST")]
+    expect_digest: Option<String>,
+    /// Say what would be started, and whether its secrets are there; start nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(crate) fn run(cli: Cli) -> Result<u8> {
+    let engine = Engine::from_env();
+    let quiet = cli.quiet;
+    let say = move |text: &str| {
+        if !quiet {
+            tool::say(TOOL, text);
+        }
+    };
+    let home = || Home::find(cli.home.as_deref());
+    match cli.command {
+        Command::Up(args) => {
+            let request = up_request(&args, quiet)?;
+            if args.dry_run {
+                return dry_run(&request);
+            }
+            interrupt::watch()?;
+            let handle = up::up(&engine, &request, &say)?;
+            print_handle(&handle)
+        }
+        Command::Run { up: args, command } => {
+            let request = up_request(&args, quiet)?;
+            if args.dry_run {
+                return dry_run(&request);
+            }
+            run_and_remove(&engine, &request, &command, &say)
+        }
+        Command::Exec {
+            slug,
+            no_stdin,
+            command,
+        } => {
+            let plan = home()
+                .and_then(|home| home.plan(&slug))
+                .map_err(around_exec)?;
+            bottle::check_running(&engine, &plan).map_err(around_exec)?;
+            let stdin = if no_stdin {
+                Stdin::Closed
+            } else {
+                Stdin::detect()
+            };
+            exec::replace_self(&engine, &plan, &command, stdin)
+        }
+        Command::Attach { slug } => {
+            let plan = home()
+                .and_then(|home| home.plan(&slug))
+                .map_err(around_exec)?;
+            bottle::check_running(&engine, &plan).map_err(around_exec)?;
+            exec::replace_self(&engine, &plan, &plan.agent.command, Stdin::detect())
+        }
+        Command::Logs {
+            slug,
+            role,
+            follow,
+            tail,
+            raw,
+        } => {
+            let request = logs::Request {
+                slug: &slug,
+                role: role.as_deref(),
+                follow,
+                tail,
+                raw,
+            };
+            logs::logs(&engine, &home()?, &request).map(|()| 0)
+        }
+        Command::List => {
+            let list = list::list(&engine, &home()?)?;
+            let text = if cli.json {
+                state::to_json(&list)?
+            } else {
+                list::table(&list)
+            };
+            tool::emit(&text).map(|()| 0)
+        }
+        Command::Down { slugs, purge } => remove(&engine, &home()?, &slugs, purge, cli.json, &say),
+    }
+}
+
+fn up_request(args: &Up, quiet: bool) -> Result<up::Request> {
+    let hint = "bottle-plan NAME | bottle-render | bottle-run up";
+    let bytes = match &args.file {
+        Some(path) => std::fs::read(path).at("read", path)?,
+        None => tool::read_stdin("a rendered bottle", hint)?,
+    };
+    let compose = String::from_utf8(bytes).map_err(|error| {
+        Failure::invalid("the rendered bottle is not UTF-8 text")
+            .because(error)
+            .hint(hint)
+    })?;
+    let document: serde_json::Value = serde_yaml::from_str(&compose).map_err(|error| {
+        Failure::invalid("the rendered bottle is not YAML")
+            .because(error)
+            .hint(hint)
+    })?;
+    let plan = bottle_render::plan_from_compose(&document)?;
+    if let Some(expected) = args
+        .expect_digest
+        .as_ref()
+        .filter(|expected| **expected != plan.digest)
+    {
+        return Err(Failure::refused(format!(
+            "the plan's digest is {}, not {expected}",
+            plan.digest
+        ))
+        .hint("look at the difference before approving the new one"));
+    }
+    let progress = !quiet && std::io::stderr().is_terminal();
+    Ok(up::Request {
+        plan,
+        compose,
+        progress,
+    })
+}
+
+fn dry_run(request: &up::Request) -> Result<u8> {
+    let plan = &request.plan;
+    tool::say(TOOL, &format!("would start {}", explain(plan)));
+    let given = plan
+        .agent
+        .env
+        .iter()
+        .filter_map(|variable| match &variable.from {
+            EnvSource::Host(name) => Some(name),
+            _ => None,
+        });
+    for name in plan.egress.slots.iter().map(|slot| &slot.host).chain(given) {
+        let there = if std::env::var_os(name).is_some_and(|value| !value.is_empty()) {
+            "set"
+        } else {
+            "NOT set"
+        };
+        tool::say(TOOL, &format!("${name} is {there}"));
+    }
+    Ok(0)
+}
+
+fn print_handle(handle: &Handle) -> Result<u8> {
+    tool::emit(&state::to_json(handle)?).map(|()| 0)
+}
+
+/// `up`, the command, `down`: the last whatever the first two did.
+fn run_and_remove(
+    engine: &Engine,
+    request: &up::Request,
+    command: &[String],
+    say: &dyn Fn(&str),
+) -> Result<u8> {
+    interrupt::watch()?;
+    let handle = up::up(engine, request, say).map_err(around_exec)?;
+    let command = if command.is_empty() {
+        &request.plan.agent.command
+    } else {
+        command
+    };
+    let ran = exec::run(engine, &request.plan, command);
+    let signal = interrupt::signal();
+    interrupt::clear();
+    let home =
+        Home::find(handle.state.parent().and_then(|state| state.parent())).map_err(around_exec)?;
+    let slugs = [handle.slug];
+    let removed = remove(engine, &home, &slugs, false, false, &|_| {}).map_err(around_exec);
+    let code = ran?;
+    removed?;
+    Ok(signal.map_or(code, |number| 128 + number))
+}
+
+fn remove(
+    engine: &Engine,
+    home: &Home,
+    slugs: &[String],
+    purge: bool,
+    as_json: bool,
+    say: &dyn Fn(&str),
+) -> Result<u8> {
+    let mut failures = Vec::new();
+    for given in slugs {
+        let removed = bottle::slug_or_stdin(given).and_then(|slug| {
+            let request = down::Request {
+                home: &home.state,
+                home_label: &home.label,
+                slug: &slug,
+                purge,
+            };
+            down::down(engine, &request, say)
+        });
+        match removed {
+            Ok(removed) if as_json => tool::emit(&state::to_json(&removed)?)?,
+            Ok(removed) if removed.nothing() => say(&format!("{given} was not running")),
+            Ok(_) => say(&format!("{given} is gone")),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    let first = failures.pop();
+    for failure in failures {
+        tool::say(TOOL, &failure.chain());
+    }
+    first.map_or(Ok(0), Err)
+}

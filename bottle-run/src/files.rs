@@ -1,0 +1,143 @@
+//! The files of a bottle in its state folder: written before anything is started, removed when it is gone.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use bottle_plan::failure::{Failure, PathContext as _, Result};
+use bottle_plan::plan::Plan;
+use bottle_plan::policy::{POLICY_SCHEMA, Policy};
+use bottle_plan::state::{private_dir, to_json, write_atomic};
+use nix::unistd::{Gid, Uid, chown, geteuid};
+
+const SECCOMP: &str = include_str!("../assets/seccomp-agent.json");
+
+/// Files that only a bottle that is up needs; the CA's key among them.
+const WHILE_UP: [&str; 4] = ["egress", "seccomp.json", "override.json", "empty"];
+
+/// Writes everything the containers mount or the engine reads.
+///
+/// # Errors
+/// When something cannot be written.
+pub fn write(plan: &Plan, compose: &str) -> Result<()> {
+    let state = &plan.state;
+    let egress = state.join("egress");
+    private_dir(&egress)?;
+    // An empty project folder: an `.env` beside the file could rename the project.
+    private_dir(&state.join("empty"))?;
+    let audit = state.join("audit");
+    if !audit.exists() {
+        private_dir(&audit)?;
+    }
+    write_atomic(&state.join("plan.json"), to_json(plan)?.as_bytes(), 0o600)?;
+    write_atomic(&state.join("docker-compose.yml"), compose.as_bytes(), 0o600)?;
+    write_atomic(&state.join("seccomp.json"), SECCOMP.as_bytes(), 0o600)?;
+    let policy = policy(plan)?;
+    write_atomic(
+        &egress.join("policy.json"),
+        to_json(&policy)?.as_bytes(),
+        0o600,
+    )?;
+    let upstream_ca = egress.join("upstream-ca.pem");
+    match &plan.egress.upstream_ca {
+        Some(path) => write_atomic(&upstream_ca, &fs::read(path).at("read", path)?, 0o600)?,
+        None => remove_file(&upstream_ca)?,
+    }
+    hand_to_sidecar(plan, &egress, &audit)
+}
+
+/// What the egress sidecar enforces for this plan.
+///
+/// # Errors
+/// When the plan's addresses are not what they should be.
+pub fn policy(plan: &Plan) -> Result<Policy> {
+    let networks = &plan.networks;
+    Ok(Policy {
+        schema: POLICY_SCHEMA.to_owned(),
+        bottle: plan.slug.clone(),
+        plan_digest: plan.digest.clone(),
+        listen: networks.addresses.egress.into(),
+        // The egress network itself is not here: a destination may be put there on purpose, with `private:`.
+        own_networks: vec![
+            networks.internal.subnet.clone(),
+            format!("{}/32", networks.egress.gateway),
+        ],
+        log: plan.egress.log,
+        routes: plan.egress.routes.clone(),
+    })
+}
+
+/// The sidecar runs as a user of its own when we are root: what is mounted into it must be that user's.
+fn hand_to_sidecar(plan: &Plan, egress: &Path, audit: &Path) -> Result<()> {
+    let (uid, gid) = user(&plan.sidecar.user)?;
+    if geteuid().is_root() {
+        give(audit, uid, gid)?;
+        for entry in fs::read_dir(egress).at("read", egress)? {
+            give(&entry.at("read", egress)?.path(), uid, gid)?;
+        }
+        for entry in fs::read_dir(audit).at("read", audit)? {
+            give(&entry.at("read", audit)?.path(), uid, gid)?;
+        }
+        // Passable, not readable: the state folder around it is 0700.
+        fs::set_permissions(egress, Permissions::from_mode(0o711)).at("set the mode of", egress)?;
+    }
+    Ok(())
+}
+
+fn give(path: &Path, uid: u32, gid: u32) -> Result<()> {
+    let is_link = fs::symlink_metadata(path)
+        .at("read", path)?
+        .file_type()
+        .is_symlink();
+    if is_link {
+        return Err(
+            Failure::invalid(format!("{} is a symbolic link", path.display())).hint("remove it"),
+        );
+    }
+    chown(path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+        .map_err(std::io::Error::from)
+        .at("change the owner of", path)
+}
+
+/// `uid:gid` as numbers.
+///
+/// # Errors
+/// When it is anything else: a name would be looked up in the image.
+pub fn user(text: &str) -> Result<(u32, u32)> {
+    text.split_once(':')
+        .and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)))
+        .ok_or_else(|| {
+            Failure::invalid(format!(
+                "the user `{text}` in the plan is not uid:gid in numbers"
+            ))
+        })
+}
+
+/// Removes what only a running bottle needs; with it the CA's key.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn remove_while_up(state: &Path) -> Result<()> {
+    for name in WHILE_UP {
+        let path = state.join(name);
+        let removed = match fs::symlink_metadata(&path) {
+            Ok(found) if found.is_dir() => fs::remove_dir_all(&path),
+            Ok(_) => fs::remove_file(&path),
+            Err(error) => Err(error),
+        };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).at("remove", &path);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("remove", path),
+        _ => Ok(()),
+    }
+}

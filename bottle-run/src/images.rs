@@ -1,0 +1,239 @@
+//! Images: found, or built with progress.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use bottle_plan::failure::{Failure, PathContext as _, Result};
+use bottle_plan::plan::Plan;
+use sha2::{Digest as _, Sha256};
+
+use crate::engine::Engine;
+
+const SIDECAR_DOCKERFILE: &str = include_str!("../../sidecars/images/egress/Dockerfile");
+
+/// Says which binary the image was built from, so that a new one is noticed under the same version.
+const SIDECAR_LABEL: &str = "bottle.sidecar.sha256";
+
+/// The static binary that runs in the sidecars and, as a helper, in the agent's container.
+#[derive(Clone, Debug)]
+pub struct SidecarBinary {
+    path: PathBuf,
+    sha256: String,
+}
+
+impl SidecarBinary {
+    /// `$BOTTLE_SIDECAR`, or `bottle-sidecar` beside this program.
+    ///
+    /// # Errors
+    /// When it is not there, or is not statically linked: the image has no libraries.
+    pub fn find() -> Result<Self> {
+        let hint = "build it with scripts/build, and keep it beside bottle-run or name it with BOTTLE_SIDECAR";
+        let path = match std::env::var_os("BOTTLE_SIDECAR") {
+            Some(path) => PathBuf::from(path),
+            None => std::env::current_exe()
+                .at("find", Path::new("this program"))?
+                .with_file_name("bottle-sidecar"),
+        };
+        let bytes = fs::read(&path)
+            .at("read the sidecar", &path)
+            .map_err(|failure| failure.hint(hint))?;
+        if !is_static(&bytes) {
+            return Err(Failure::invalid(format!(
+                "{} is not a static Linux binary",
+                path.display()
+            ))
+            .hint(hint));
+        }
+        let sha256 = Sha256::digest(&bytes)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Ok(Self { path, sha256 })
+    }
+
+    /// Its bytes.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(&self) -> Result<Vec<u8>> {
+        fs::read(&self.path).at("read the sidecar", &self.path)
+    }
+}
+
+/// Whether an ELF file asks for no interpreter: it runs without a library in the image.
+fn is_static(elf: &[u8]) -> bool {
+    const PT_INTERP: u32 = 3;
+    let u16_at = |at: usize| {
+        elf.get(at..at + 2)
+            .map(|b| usize::from(u16::from_le_bytes([b[0], b[1]])))
+    };
+    let u64_at = |at: usize| {
+        let bytes: [u8; 8] = elf.get(at..at + 8)?.try_into().ok()?;
+        usize::try_from(u64::from_le_bytes(bytes)).ok()
+    };
+    let kind_at = |at: usize| {
+        let bytes: [u8; 4] = elf.get(at..at + 4)?.try_into().ok()?;
+        Some(u32::from_le_bytes(bytes))
+    };
+    if !elf.starts_with(b"\x7fELF\x02\x01") {
+        return false;
+    }
+    let (Some(table), Some(size), Some(count)) = (u64_at(32), u16_at(54), u16_at(56)) else {
+        return false;
+    };
+    (0..count).all(|index| {
+        let kind = table.checked_add(index * size).and_then(kind_at);
+        kind.is_some_and(|kind| kind != PT_INTERP)
+    })
+}
+
+/// Makes sure that the images of the plan are in the engine.
+///
+/// # Errors
+/// When one cannot be built or found.
+pub fn ensure(engine: &Engine, plan: &Plan, binary: &SidecarBinary, progress: bool) -> Result<()> {
+    let format =
+        format!("{{{{join .RepoTags \",\"}}}} {{{{index .Config.Labels \"{SIDECAR_LABEL}\"}}}}");
+    let known = engine
+        .call(["image", "inspect", "--format", &format, "--"])
+        .args([&plan.sidecar.image, &plan.agent.image.reference])
+        .output()?;
+    if !known.status.success() && known.stderr.contains("daemon") {
+        return Err(crate::engine::failure_of("docker image inspect", &known));
+    }
+    let lines = known.text();
+    let has_sidecar = lines.lines().any(|line| line.ends_with(&binary.sha256));
+    if !has_sidecar {
+        build_sidecar(engine, &plan.sidecar.image, binary)?;
+    }
+    let has_agent = lines.lines().any(|line| {
+        let tags = line.split(' ').next().unwrap_or_default();
+        tags.split(',').any(|tag| tag == plan.agent.image.reference)
+    });
+    match (&plan.agent.image.build, has_agent) {
+        (Some(build), known) => {
+            // A built-in Dockerfile copies nothing in, so its hash in the tag says all about the image.
+            let whole = build.dockerfile.starts_with(&plan.state);
+            if known && whole {
+                Ok(())
+            } else {
+                build_agent(engine, plan, build, progress)
+            }
+        }
+        (None, true) => Ok(()),
+        (None, false) => pull(engine, &plan.agent.image.reference, progress),
+    }
+}
+
+fn build_sidecar(engine: &Engine, image: &str, binary: &SidecarBinary) -> Result<()> {
+    let program = binary.read()?;
+    let mut context = tar::Builder::new(Vec::new());
+    append(
+        &mut context,
+        "Dockerfile",
+        0o644,
+        SIDECAR_DOCKERFILE.as_bytes(),
+    )?;
+    append(&mut context, "bottle-sidecar", 0o755, &program)?;
+    let context = context.into_inner().map_err(|error| {
+        Failure::failed("cannot put the sidecar's image together").because(error)
+    })?;
+    engine
+        .call(["build", "--quiet"])
+        .args([
+            format!("--tag={image}"),
+            format!("--label={SIDECAR_LABEL}={}", binary.sha256),
+        ])
+        .args(["--label=bottle.sidecar=1", "-"])
+        .input(context)
+        .unlimited()
+        .run()
+        .map(drop)
+        .map_err(|failure| failure.while_doing("building the sidecar's image"))
+}
+
+fn append(context: &mut tar::Builder<Vec<u8>>, name: &str, mode: u32, bytes: &[u8]) -> Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(mode);
+    header.set_size(bytes.len() as u64);
+    header.set_cksum();
+    context
+        .append_data(&mut header, name, bytes)
+        .map_err(|error| Failure::failed("cannot put the sidecar's image together").because(error))
+}
+
+fn build_agent(
+    engine: &Engine,
+    plan: &Plan,
+    build: &bottle_plan::plan::Build,
+    progress: bool,
+) -> Result<()> {
+    announce(&format!(
+        "building {} (the first time takes a while)",
+        plan.agent.image.reference
+    ));
+    let mut call = engine.call(["buildx", "build", "--load"]).args([
+        format!("--tag={}", plan.agent.image.reference),
+        format!("--file={}", build.dockerfile.display()),
+        "--label=bottle.agent=1".to_owned(),
+    ]);
+    if let Some(bundle) = host_ca() {
+        call = call.args([format!("--secret=id=host_ca,src={}", bundle.display())]);
+    }
+    call.args(["--".into(), build.context.clone().into_os_string()])
+        .unlimited()
+        .showing_progress(progress)
+        .run()
+        .map(drop)
+        .map_err(|failure| {
+            failure.while_doing(format!("building the image {}", plan.agent.image.reference))
+        })
+}
+
+/// The host's CA bundle: behind a proxy that intercepts TLS a build cannot download anything without it.
+fn host_ca() -> Option<PathBuf> {
+    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let usual = [
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/etc/ssl/cert.pem",
+    ];
+    let all = named
+        .into_iter()
+        .chain(usual.into_iter().map(PathBuf::from));
+    let fits = |path: &PathBuf| path.is_file() && !path.to_string_lossy().contains(',');
+    all.into_iter().find(fits)
+}
+
+fn pull(engine: &Engine, image: &str, progress: bool) -> Result<()> {
+    announce(&format!("pulling {image}"));
+    let pulled = engine
+        .call(["pull", "--quiet", "--", image])
+        .unlimited()
+        .showing_progress(progress)
+        .run();
+    pulled.map(drop).map_err(|failure| {
+        failure
+            .while_doing(format!("there is no image `{image}` here, and pulling it"))
+            .hint("check the name, or give a `dockerfile:` instead")
+    })
+}
+
+fn announce(text: &str) {
+    let _ = writeln!(std::io::stderr(), "bottle-run: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_static;
+
+    #[test]
+    fn dynamic_programs_and_scripts_are_not_static() {
+        let this_test = std::fs::read(std::env::current_exe().expect("path")).expect("reads");
+        assert!(!is_static(&this_test));
+        assert!(!is_static(b"#!/bin/sh\n"));
+        assert!(!is_static(b""));
+        assert!(!is_static(&this_test[..60]));
+    }
+}

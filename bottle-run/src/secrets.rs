@@ -1,0 +1,104 @@
+//! Values of the host that the plan names: read once, held in memory, handed on through environments and pipes.
+
+use std::fmt;
+
+use bottle_plan::failure::{Failure, Result};
+use bottle_plan::plan::{EnvSource, Plan};
+use zeroize::Zeroizing;
+
+/// A value that is wiped when it is dropped and never printed.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// The value, for the one place that needs it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// The values of one bottle.
+#[derive(Debug, Default)]
+pub struct Secrets {
+    /// Slot → value, for the egress sidecar alone.
+    pub slots: Vec<(String, Secret)>,
+    /// Variable → value, for the agent: it may see these.
+    pub agent: Vec<(String, Secret)>,
+}
+
+/// Reads everything the plan names. Asked on the terminal is only what can be had no other way.
+///
+/// # Errors
+/// When a variable is not set, is not usable in a header, or nobody can be asked.
+pub fn collect(plan: &Plan) -> Result<Secrets> {
+    let mut secrets = Secrets::default();
+    for slot in &plan.egress.slots {
+        let value = from_host(&slot.host)?;
+        check_header_value(&slot.host, value.expose())?;
+        secrets.slots.push((slot.slot.clone(), value));
+    }
+    for variable in &plan.agent.env {
+        let value = match &variable.from {
+            EnvSource::Host(name) => from_host(name)?,
+            EnvSource::Prompt(message) => ask(&variable.name, message)?,
+            EnvSource::Literal(_) | EnvSource::Placeholder(_) => continue,
+        };
+        secrets.agent.push((variable.name.clone(), value));
+    }
+    Ok(secrets)
+}
+
+fn from_host(name: &str) -> Result<Secret> {
+    match std::env::var(name) {
+        Ok(value) if !value.is_empty() => {
+            // One final newline is what `$(cat file)` forgets and an editor adds.
+            let trimmed = value.strip_suffix('\n').unwrap_or(&value);
+            Ok(Secret(Zeroizing::new(trimmed.to_owned())))
+        }
+        Ok(_) => Err(unset(name, "is empty")),
+        Err(std::env::VarError::NotPresent) => Err(unset(name, "is not set")),
+        Err(std::env::VarError::NotUnicode(_)) => Err(unset(name, "is not UTF-8 text")),
+    }
+}
+
+fn unset(name: &str, how: &str) -> Failure {
+    Failure::invalid(format!("the plan needs the variable {name}, which {how}"))
+        .hint(format!("export {name}=… and start again"))
+}
+
+/// Anything else in a header would end it, or be refused by the other side without a word.
+fn check_header_value(name: &str, value: &str) -> Result<()> {
+    if value.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+        return Ok(());
+    }
+    Err(Failure::invalid(format!(
+        "the value of {name} has characters that no header can carry"
+    ))
+    .hint("a credential is visible ASCII: look for a line break or a quote that was copied along"))
+}
+
+fn ask(name: &str, message: &str) -> Result<Secret> {
+    let question = format!("{}: ", bottle_plan::failure::printable(message));
+    let value = rpassword::prompt_password(question).map_err(|error| {
+        Failure::invalid(format!(
+            "the plan asks for {name}, and there is no terminal to ask on"
+        ))
+        .because(error)
+        .hint(format!(
+            "write `{name}: ${{{name}}}` in the manifest and export {name}"
+        ))
+    })?;
+    if value.contains('\0') {
+        return Err(Failure::invalid(format!(
+            "the value for {name} has a NUL byte"
+        )));
+    }
+    Ok(Secret(Zeroizing::new(value)))
+}

@@ -1,0 +1,359 @@
+//! Up: from a rendered file to a bottle with its agent ready, or to nothing at all.
+//!
+//! The order is the safety: networks are proved before a container is on them, files go in before anything runs, the
+//! sidecar answers before the agent starts, and the canary has tried to get out before the handle is printed.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use bottle_plan::failure::{Failure, Result};
+use bottle_plan::handle::{Containers, HANDLE_SCHEMA, Handle};
+use bottle_plan::plan::{Plan, Runtime};
+use bottle_plan::state::{self, METADATA_SCHEMA, Metadata, StateHome};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::containers::{self, Labels};
+use crate::engine::{Engine, at_once};
+use crate::images::{self, SidecarBinary};
+use crate::lock::BottleLock;
+use crate::secrets::{self, Secrets};
+use crate::{canary, down, files, interrupt, networks, provision};
+
+/// How long a sidecar may take until it listens; it takes milliseconds.
+const SIDECAR_READY_SECONDS: u32 = 20;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The plan that rode in the rendered file.
+    pub plan: Plan,
+    /// The rendered file, as it came.
+    pub compose: String,
+    /// Show builds and pulls as they go on.
+    pub progress: bool,
+}
+
+/// Starts the bottle. Whatever goes wrong, nothing of it is left.
+///
+/// # Errors
+/// Invalid, when a credential is missing; conflict, when the bottle is up or being worked on; refused, when it cannot be
+/// made safe; failed otherwise.
+pub fn up(engine: &Engine, request: &Request, say: &dyn Fn(&str)) -> Result<Handle> {
+    let plan = &request.plan;
+    let home = state_home(plan)?;
+    state::private_dir(&plan.state)?;
+    let _lock = BottleLock::take(&plan.state, &plan.slug)?;
+    let home_label = home_label(plan)?;
+    let undo = down::Request {
+        home: &home,
+        home_label,
+        slug: &plan.slug,
+        purge: false,
+    };
+    clear_leftovers(engine, &undo, plan, say)?;
+
+    let secrets = secrets::collect(plan)?;
+    let binary = SidecarBinary::find()?;
+    images::ensure(engine, plan, &binary, request.progress)?;
+    interrupt::check()?;
+    let started = start(engine, request, &secrets, &binary, say);
+    let result = started.and_then(|handle| {
+        interrupt::check()?;
+        note_started(&home, plan, &handle)?;
+        Ok(handle)
+    });
+    result.map_err(|failure| {
+        // The signal that ended the start must not end the undoing.
+        let signal = interrupt::signal();
+        interrupt::clear();
+        let undone = down::remove(engine, &undo, &plan.state);
+        let failure = match (signal, failure.hint_text()) {
+            (None, None) => failure.hint(format!(
+                "what the containers said is in {}",
+                plan.state.join("compose.log").display()
+            )),
+            _ => failure,
+        };
+        match undone {
+            Ok(_) => failure,
+            Err(more) => Failure::new(
+                failure.kind(),
+                format!("{}; and undoing it: {}", failure.chain(), more.chain()),
+            )
+            .hint(format!("bottle-run down {}", plan.slug)),
+        }
+    })
+}
+
+fn start(
+    engine: &Engine,
+    request: &Request,
+    secrets: &Secrets,
+    binary: &SidecarBinary,
+    say: &dyn Fn(&str),
+) -> Result<Handle> {
+    let plan = &request.plan;
+    let names = Containers::of(&plan.project);
+    // Files first: the CA is among them, and the sidecar's user must own what it is to read.
+    let authority = mint(plan, say)?;
+    files::write(plan, &request.compose)?;
+    networks::create(engine, plan)?;
+    interrupt::check()?;
+    compose_create(engine, plan, secrets)?;
+    let (filled, ready) = at_once(
+        || provision::fill(engine, plan, &names.agent, &authority.cert_pem(), binary),
+        || start_sidecar(engine, &names.egress),
+    )?;
+    filled?;
+    ready?;
+    interrupt::check()?;
+    engine
+        .call(["start", "--", &names.agent])
+        .run()
+        .map_err(|failure| failure.while_doing("starting the agent's container"))?;
+    networks::verify(engine, plan)?;
+    canary::run(engine, plan, &names.agent)?;
+    hand_over_secrets(engine, plan, &names.agent, secrets)?;
+    Ok(Handle {
+        schema: HANDLE_SCHEMA.to_owned(),
+        slug: plan.slug.clone(),
+        project: plan.project.clone(),
+        plan_digest: plan.digest.clone(),
+        state: plan.state.clone(),
+        containers: names,
+        ca_fingerprint: authority.fingerprint().to_owned(),
+        started_at: now()?,
+    })
+}
+
+fn mint(plan: &Plan, say: &dyn Fn(&str)) -> Result<bottle_ca::Authority> {
+    let value = serde_json::to_value(plan)
+        .map_err(|error| Failure::failed("cannot write the plan as JSON").because(error))?;
+    let request = bottle_ca::request_from_plan(&value)?;
+    let (authority, outcome) = bottle_ca::ensure(&request, false, SystemTime::now().into())?;
+    match (&plan.egress.ca.fingerprint, outcome) {
+        (Some(planned), _) if planned.as_str() != authority.fingerprint() => {
+            Err(Failure::conflict(format!(
+                "the CA in {} is not the one of the plan",
+                plan.egress.ca.dir.display()
+            ))
+            .hint("run the plan through bottle-ca again"))
+        }
+        (None, bottle_ca::Outcome::Minted) => {
+            say(&format!("minted the CA {}", authority.fingerprint()));
+            Ok(authority)
+        }
+        _ => Ok(authority),
+    }
+}
+
+fn compose_create(engine: &Engine, plan: &Plan, secrets: &Secrets) -> Result<()> {
+    let mut call = compose(engine, plan);
+    if let Some(path) = runtime_override(engine, plan)? {
+        call = call.arg("--file").arg(path);
+    }
+    for (slot, value) in &secrets.slots {
+        call = call.env(slot, value.expose());
+    }
+    call.args(["up", "--no-start", "--no-build", "--quiet-pull"])
+        .within(Duration::from_secs(180))
+        .run()
+        .map(drop)
+        .map_err(|failure| failure.while_doing("creating the containers"))
+}
+
+/// `docker compose` on the bottle's file, deaf to every `.env` and override around it.
+pub fn compose(engine: &Engine, plan: &Plan) -> crate::engine::Call {
+    engine
+        .call(["compose"])
+        .args(["--env-file", "/dev/null"])
+        .args(["--project-name", plan.project.as_str()])
+        .arg("--project-directory")
+        .arg(plan.state.join("empty"))
+        .arg("--file")
+        .arg(plan.state.join("docker-compose.yml"))
+}
+
+/// With `runtime: auto` gVisor is used where the engine has it, which only the engine can say.
+fn runtime_override(engine: &Engine, plan: &Plan) -> Result<Option<PathBuf>> {
+    let runtimes = match plan.runtime {
+        Runtime::Runc => return Ok(None),
+        _ => engine
+            .call([
+                "info",
+                "--format={{range $name, $_ := .Runtimes}}{{$name}} {{end}}",
+            ])
+            .run()?
+            .text(),
+    };
+    let has = |name: &str| runtimes.split(' ').any(|known| known == name);
+    let wanted = match plan.runtime {
+        Runtime::Auto if has("runsc") => "runsc",
+        Runtime::Auto | Runtime::Runc => return Ok(None),
+        Runtime::Runsc => "runsc",
+        Runtime::Kata => "kata",
+    };
+    if !has(wanted) {
+        return Err(
+            Failure::invalid(format!("the engine has no runtime `{wanted}`")).hint(format!(
+                "it has {}; register it with the engine, or say `runtime: auto`",
+                runtimes.replace(' ', ", ")
+            )),
+        );
+    }
+    let path = plan.state.join("override.json");
+    let text = format!("{{\"services\": {{\"agent\": {{\"runtime\": \"{wanted}\"}}}}}}\n");
+    state::write_atomic(&path, text.as_bytes(), 0o600)?;
+    Ok(Some(path))
+}
+
+fn start_sidecar(engine: &Engine, container: &str) -> Result<()> {
+    engine
+        .call(["start", "--", container])
+        .run()
+        .map_err(|failure| failure.while_doing("starting the egress sidecar"))?;
+    let wait = SIDECAR_READY_SECONDS.to_string();
+    let ready = engine
+        .call([
+            "exec",
+            container,
+            "/bottle-sidecar",
+            "health",
+            "--wait",
+            &wait,
+        ])
+        .run();
+    ready.map(drop).map_err(|failure| {
+        let said = engine.call(["logs", "--tail=5", "--", container]).output();
+        let said = said.map_or_else(|_| String::new(), |output| output.stderr);
+        let failure = failure.while_doing("waiting for the egress sidecar");
+        if said.is_empty() {
+            failure
+        } else {
+            failure.hint(format!("it said: {said}"))
+        }
+    })
+}
+
+/// Values the agent may see go into a file in its memory, 0400: neither `docker inspect` nor an image has them.
+fn hand_over_secrets(
+    engine: &Engine,
+    plan: &Plan,
+    container: &str,
+    secrets: &Secrets,
+) -> Result<()> {
+    if secrets.agent.is_empty() {
+        return Ok(());
+    }
+    let mut bytes = Vec::new();
+    for (name, value) in &secrets.agent {
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.push(b'=');
+        bytes.extend_from_slice(value.expose().as_bytes());
+        bytes.push(0);
+    }
+    engine
+        .call([
+            "exec",
+            "--interactive",
+            &format!("--user={}", plan.agent.user),
+            container,
+        ])
+        .args([provision::HELPER, "env", "--store"])
+        .input(bytes)
+        .run()
+        .map(drop)
+        .map_err(|failure| failure.while_doing("handing the environment to the agent"))
+}
+
+/// What an earlier start that was killed has left is removed; a bottle that runs is left alone.
+fn clear_leftovers(
+    engine: &Engine,
+    undo: &down::Request<'_>,
+    plan: &Plan,
+    say: &dyn Fn(&str),
+) -> Result<()> {
+    let labels = Labels::of_bottle(undo.home_label, undo.slug);
+    let (found, networks) = at_once(
+        || containers::list(engine, &labels),
+        || containers::networks(engine, &labels),
+    )?;
+    let (found, networks) = (found?, networks?);
+    let agent_runs = found
+        .iter()
+        .any(|c| c.role() == "agent" && matches!(c.state.as_str(), "running" | "paused"));
+    if agent_runs {
+        return Err(
+            Failure::conflict(format!("the bottle `{}` is already running", plan.slug)).hint(
+                format!("bottle-run attach {0}, or bottle-run down {0}", plan.slug),
+            ),
+        );
+    }
+    if found.is_empty() && networks.is_empty() {
+        return Ok(());
+    }
+    say("removing what an earlier start left");
+    down::remove(engine, undo, &plan.state).map(drop)
+}
+
+fn note_started(home: &StateHome, plan: &Plan, handle: &Handle) -> Result<()> {
+    let known = home.metadata(&plan.slug)?;
+    let mut metadata = known.unwrap_or_else(|| Metadata {
+        schema: METADATA_SCHEMA.to_owned(),
+        slug: plan.slug.clone(),
+        name: plan.agent.name.clone(),
+        subnet: plan.networks.internal.subnet.clone(),
+        created_at: handle.started_at.clone(),
+        started_at: None,
+        stopped_at: None,
+        plan_digest: None,
+        preserved: false,
+    });
+    metadata.started_at = Some(handle.started_at.clone());
+    metadata.stopped_at = None;
+    metadata.plan_digest = Some(plan.digest.clone());
+    state::write_atomic(
+        &plan.state.join("metadata.json"),
+        state::to_json(&metadata)?.as_bytes(),
+        0o600,
+    )
+}
+
+/// The state home is where the plan's folder lies: `HOME/state/SLUG`.
+fn state_home(plan: &Plan) -> Result<StateHome> {
+    let home = plan.state.parent().and_then(|state| state.parent());
+    let fits = plan
+        .state
+        .file_name()
+        .is_some_and(|name| name == plan.slug.as_str())
+        && plan
+            .state
+            .parent()
+            .and_then(|state| state.file_name())
+            .is_some_and(|name| name == "state");
+    match home {
+        Some(home) if fits => StateHome::open(home),
+        _ => Err(Failure::invalid(format!(
+            "the plan's state folder {} is not …/state/{}",
+            plan.state.display(),
+            plan.slug
+        ))
+        .hint("bottle-plan --home DIR decides where it is")),
+    }
+}
+
+fn home_label(plan: &Plan) -> Result<&str> {
+    plan.labels
+        .get("bottle.home")
+        .map(String::as_str)
+        .ok_or_else(|| {
+            Failure::invalid("the plan has no label bottle.home").hint("make it with bottle-plan")
+        })
+}
+
+fn now() -> Result<String> {
+    OffsetDateTime::now_utc()
+        .format(&Rfc3339)
+        .map_err(|error| Failure::failed("the clock gives no date").because(error))
+}

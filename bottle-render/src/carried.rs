@@ -62,10 +62,13 @@ impl Serialize for Doubled<'_> {
 /// When there is none, or it is not one that this version understands.
 pub fn plan_from_compose(document: &Value) -> Result<Plan> {
     let Some(carried) = document.get(KEY) else {
-        return Err(Failure::invalid(format!("the document carries no plan: it has no `{KEY}`"))
-            .hint("a rendered file has one: bottle-plan NAME | bottle-render | bottle-run up"));
+        return Err(
+            Failure::invalid(format!("the document carries no plan: it has no `{KEY}`"))
+                .hint("a rendered file has one: bottle-plan NAME | bottle-render | bottle-run up"),
+        );
     };
-    plan_from_value(undouble(carried)?).map_err(|failure| failure.while_doing(format!("reading `{KEY}`")))
+    plan_from_value(undouble(carried)?)
+        .map_err(|failure| failure.while_doing(format!("reading `{KEY}`")))
 }
 
 fn undouble(value: &Value) -> Result<Value> {
@@ -88,10 +91,10 @@ fn undouble_text(text: &str) -> Result<String> {
     if halved.replace('$', "$$") == text {
         return Ok(halved);
     }
-    Err(
-        Failure::invalid(format!("`{KEY}` has a `$` that is not doubled, in `{text}`"))
-            .hint("Compose would replace it by a variable; render the plan again with bottle-render"),
-    )
+    Err(Failure::invalid(format!(
+        "`{KEY}` has a `$` that is not doubled, in `{text}`"
+    ))
+    .hint("Compose would replace it by a variable; render the plan again with bottle-render"))
 }
 
 #[cfg(test)]
@@ -119,7 +122,11 @@ mod tests {
     #[test]
     fn a_single_dollar_is_refused() {
         for text in ["$", "$X", "a$$$", "${X}", "$$$X"] {
-            assert_eq!(undouble_text(text).expect_err("single").kind().code(), 2, "{text}");
+            assert_eq!(
+                undouble_text(text).expect_err("single").kind().code(),
+                2,
+                "{text}"
+            );
         }
     }
 

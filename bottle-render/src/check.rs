@@ -10,7 +10,9 @@ use std::net::Ipv4Addr;
 use std::path::{Component, Path};
 
 use bottle_plan::failure::{Failure, Result};
-use bottle_plan::plan::{EnvSource, Isolation, Networks, PLAN_SCHEMA, Plan, Resources, Workspace, WorkspaceMode};
+use bottle_plan::plan::{
+    EnvSource, Isolation, Networks, PLAN_SCHEMA, Plan, Resources, Workspace, WorkspaceMode,
+};
 use bottle_plan::slug;
 use ipnet::Ipv4Net;
 use serde_json::Value;
@@ -21,15 +23,25 @@ const HINT: &str = "`bottle-plan NAME` makes a plan that keeps these rules";
 
 /// The capabilities that give back what root can do to files and processes of its own container, for images in which
 /// that is needed. All others lead out of it: `NET_RAW` alone reaches the host past an internal network.
-const CAPABILITIES: &[&str] =
-    &["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"];
+const CAPABILITIES: &[&str] = &[
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "SETGID",
+    "SETUID",
+];
 
 /// Host folders of which neither they, nor what is in them, nor what holds them may be mounted: through each the agent
 /// reaches the kernel, the devices or the engine's socket.
 const HOST_OWN: &[&str] = &["/dev", "/proc", "/run", "/sys", "/var/run"];
 
 /// Folders of the container that a workspace must not cover.
-const CONTAINER_OWN: &[&str] = &["/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr"];
+const CONTAINER_OWN: &[&str] = &[
+    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr",
+];
 
 /// Networks every engine has. Under `external` they would be taken for ours, `host` being the host itself.
 const ENGINE_NETWORKS: &[&str] = &["bridge", "default", "host", "ingress", "none"];
@@ -48,17 +60,24 @@ const LEAST_MILLICPUS: u32 = 10;
 /// At the first thing that is not as it must be; says where and what.
 pub fn check(plan: &Plan) -> Result<()> {
     if plan.schema != PLAN_SCHEMA {
-        return Err(wrong("schema", format_args!("is `{}` and not `{PLAN_SCHEMA}`", plan.schema)));
+        return Err(wrong(
+            "schema",
+            format_args!("is `{}` and not `{PLAN_SCHEMA}`", plan.schema),
+        ));
     }
     slug::check(&plan.slug)?;
     if plan.project != format!("bottle-{}", plan.slug) {
-        return Err(wrong("project", format_args!("is `{}` and not `bottle-{}`", plan.project, plan.slug)));
+        return Err(wrong(
+            "project",
+            format_args!("is `{}` and not `bottle-{}`", plan.project, plan.slug),
+        ));
     }
     check_digest(&plan.digest)?;
     check_host_path("state", &plan.state)?;
     if plan.isolation == Isolation::Strict {
         // To render it as the other kind would be to promise more than is kept.
-        return Err(Failure::invalid("isolation `strict` is not rendered yet").hint("use isolation `network`"));
+        return Err(Failure::invalid("isolation `strict` is not rendered yet")
+            .hint("use isolation `network`"));
     }
     check_agent(plan)?;
     check_image("sidecar.image", &plan.sidecar.image)?;
@@ -77,7 +96,10 @@ fn check_digest(digest: &str) -> Result<()> {
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     match digest.strip_prefix("sha256:") {
         Some(sum) if sum.len() == 64 && sum.bytes().all(hex) => Ok(()),
-        _ => Err(wrong("digest", format_args!("is `{digest}` and not `sha256:` and 64 hexadecimal digits"))),
+        _ => Err(wrong(
+            "digest",
+            format_args!("is `{digest}` and not `sha256:` and 64 hexadecimal digits"),
+        )),
     }
 }
 
@@ -86,8 +108,11 @@ fn check_agent(plan: &Plan) -> Result<()> {
     check_image("agent.image.reference", &agent.image.reference)?;
     let (uid, gid) = check_user("agent.user", &agent.user)?;
     if uid == 0 || gid == 0 {
-        return Err(Failure::refused(format!("agent.user is `{}`: the agent never runs as root", agent.user))
-            .hint("give it a user of its own, such as 10001:10001"));
+        return Err(Failure::refused(format!(
+            "agent.user is `{}`: the agent never runs as root",
+            agent.user
+        ))
+        .hint("give it a user of its own, such as 10001:10001"));
     }
     check_container_path("agent.home", &agent.home)?;
     check_container_path("agent.workdir", &agent.workdir)?;
@@ -108,7 +133,11 @@ fn check_agent(plan: &Plan) -> Result<()> {
             check_text(&at, value)?;
         }
     }
-    for (key, value) in agent.provider.iter().flat_map(|provider| &provider.settings) {
+    for (key, value) in agent
+        .provider
+        .iter()
+        .flat_map(|provider| &provider.settings)
+    {
         check_key("agent.provider.settings", key)?;
         check_keys("agent.provider.settings", value)?;
     }
@@ -118,7 +147,10 @@ fn check_agent(plan: &Plan) -> Result<()> {
             return Err(Failure::refused(format!(
                 "agent.hardening.cap_add: `{capability}` would break the isolation"
             ))
-            .hint(format!("what can be given back is {}", CAPABILITIES.join(", "))));
+            .hint(format!(
+                "what can be given back is {}",
+                CAPABILITIES.join(", ")
+            )));
         }
     }
     Ok(())
@@ -126,17 +158,29 @@ fn check_agent(plan: &Plan) -> Result<()> {
 
 fn check_resources(resources: &Resources) -> Result<()> {
     if resources.memory < LEAST_MEMORY {
-        return Err(wrong("agent.resources.memory", format_args!("is under {LEAST_MEMORY} bytes")));
+        return Err(wrong(
+            "agent.resources.memory",
+            format_args!("is under {LEAST_MEMORY} bytes"),
+        ));
     }
     if i64::try_from(resources.memory).is_err() {
-        return Err(wrong("agent.resources.memory", "is more than any machine has"));
+        return Err(wrong(
+            "agent.resources.memory",
+            "is more than any machine has",
+        ));
     }
     if resources.millicpus < LEAST_MILLICPUS {
-        return Err(wrong("agent.resources.millicpus", format_args!("is under {LEAST_MILLICPUS}")));
+        return Err(wrong(
+            "agent.resources.millicpus",
+            format_args!("is under {LEAST_MILLICPUS}"),
+        ));
     }
     // 0 means no limit to the engine.
     if resources.pids == 0 || i32::try_from(resources.pids).is_err() {
-        return Err(wrong("agent.resources.pids", "is not a number of processes"));
+        return Err(wrong(
+            "agent.resources.pids",
+            "is not a number of processes",
+        ));
     }
     Ok(())
 }
@@ -161,7 +205,10 @@ fn check_egress(plan: &Plan) -> Result<()> {
         {
             return Err(wrong(
                 &format!("egress.routes[{index}]"),
-                format_args!("takes its credential from `{}`, which is not in egress.slots", auth.slot),
+                format_args!(
+                    "takes its credential from `{}`, which is not in egress.slots",
+                    auth.slot
+                ),
             ));
         }
     }
@@ -185,8 +232,15 @@ fn check_egress(plan: &Plan) -> Result<()> {
 /// When two routes disagree: one of them would never see its placeholder.
 pub(crate) fn placeholders(plan: &Plan) -> Result<BTreeMap<&str, &str>> {
     let mut by_slot = BTreeMap::new();
-    for auth in plan.egress.routes.iter().filter_map(|route| route.auth.as_ref()) {
-        let Some(placeholder) = &auth.placeholder else { continue };
+    for auth in plan
+        .egress
+        .routes
+        .iter()
+        .filter_map(|route| route.auth.as_ref())
+    {
+        let Some(placeholder) = &auth.placeholder else {
+            continue;
+        };
         let at = format!("egress.slots `{}`", auth.slot);
         check_text(&at, placeholder)?;
         let other = by_slot.insert(auth.slot.as_str(), placeholder.as_str());
@@ -204,7 +258,10 @@ fn check_networks(networks: &Networks) -> Result<()> {
         return Err(wrong("networks", "are one and the same"));
     }
     if internal.contains(&egress) || egress.contains(&internal) {
-        return Err(wrong("networks", format_args!("overlap: {internal} and {egress}")));
+        return Err(wrong(
+            "networks",
+            format_args!("overlap: {internal} and {egress}"),
+        ));
     }
     let addresses = &networks.addresses;
     let mut taken = BTreeSet::from([networks.internal.gateway]);
@@ -221,24 +278,43 @@ fn check_networks(networks: &Networks) -> Result<()> {
         }
     }
     if nth_address(egress, 3) == networks.egress.gateway {
-        return Err(wrong("networks.egress.gateway", "is the address that the egress sidecar gets"));
+        return Err(wrong(
+            "networks.egress.gateway",
+            "is the address that the egress sidecar gets",
+        ));
     }
     Ok(())
 }
 
 fn check_network(at: &str, network: &bottle_plan::plan::Network) -> Result<Ipv4Net> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    let begins_well = network.name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-    if !begins_well || !network.name.bytes().all(plain) || ENGINE_NETWORKS.contains(&network.name.as_str()) {
-        return Err(wrong(at, format_args!("cannot have the name `{}`", network.name)));
+    let begins_well = network
+        .name
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_alphanumeric());
+    if !begins_well
+        || !network.name.bytes().all(plain)
+        || ENGINE_NETWORKS.contains(&network.name.as_str())
+    {
+        return Err(wrong(
+            at,
+            format_args!("cannot have the name `{}`", network.name),
+        ));
     }
-    let subnet: Ipv4Net = network
-        .subnet
-        .parse()
-        .map_err(|error| wrong(at, format_args!("has the subnet `{}`", network.subnet)).because(error))?;
+    let subnet: Ipv4Net = network.subnet.parse().map_err(|error| {
+        wrong(at, format_args!("has the subnet `{}`", network.subnet)).because(error)
+    })?;
     // Anything else is one range written in two ways, or has no room for the gateway and four containers.
-    if subnet.trunc() != subnet || subnet.to_string() != network.subnet || subnet.prefix_len() > 29 {
-        return Err(wrong(at, format_args!("has the subnet `{}`, which is not a range for a bottle", network.subnet)));
+    if subnet.trunc() != subnet || subnet.to_string() != network.subnet || subnet.prefix_len() > 29
+    {
+        return Err(wrong(
+            at,
+            format_args!(
+                "has the subnet `{}`, which is not a range for a bottle",
+                network.subnet
+            ),
+        ));
     }
     check_member(&format!("{at}.gateway"), network.gateway, subnet)?;
     Ok(subnet)
@@ -248,7 +324,10 @@ fn check_member(at: &str, address: Ipv4Addr, subnet: Ipv4Net) -> Result<()> {
     if subnet.contains(&address) && address != subnet.network() && address != subnet.broadcast() {
         return Ok(());
     }
-    Err(wrong(at, format_args!("is {address}, which is no host of {subnet}")))
+    Err(wrong(
+        at,
+        format_args!("is {address}, which is no host of {subnet}"),
+    ))
 }
 
 fn check_workspace(workspace: &Workspace, state: &Path) -> Result<()> {
@@ -256,7 +335,10 @@ fn check_workspace(workspace: &Workspace, state: &Path) -> Result<()> {
     let Some(from) = &workspace.from else {
         return match workspace.mode {
             WorkspaceMode::Copy => Ok(()),
-            WorkspaceMode::Mount => Err(wrong("workspace", "is to be mounted, and there is no folder to mount")),
+            WorkspaceMode::Mount => Err(wrong(
+                "workspace",
+                "is to be mounted, and there is no folder to mount",
+            )),
         };
     };
     check_host_path("workspace.from", from)?;
@@ -264,8 +346,13 @@ fn check_workspace(workspace: &Workspace, state: &Path) -> Result<()> {
         return Ok(());
     }
     let refused = |why: String| {
-        Err(Failure::refused(format!("workspace.from: {} must not be mounted: {why}", from.display()))
-            .hint("mount the one folder the agent is to work on, or copy it: `workspace: {mode: copy}`"))
+        Err(Failure::refused(format!(
+            "workspace.from: {} must not be mounted: {why}",
+            from.display()
+        ))
+        .hint(
+            "mount the one folder the agent is to work on, or copy it: `workspace: {mode: copy}`",
+        ))
     };
     // The bottle's own keys and policy lie in its state folder.
     if from.starts_with(state) || state.starts_with(from) {
@@ -279,7 +366,10 @@ fn check_workspace(workspace: &Workspace, state: &Path) -> Result<()> {
     let target = Path::new(&workspace.workdir);
     for own in CONTAINER_OWN {
         if target.starts_with(own) {
-            return Err(wrong("workspace.workdir", format_args!("would cover {own} of the container")));
+            return Err(wrong(
+                "workspace.workdir",
+                format_args!("would cover {own} of the container"),
+            ));
         }
     }
     Ok(())
@@ -289,7 +379,8 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<()> {
     for (key, value) in labels {
         check_key("labels", key)?;
         let at = format!("labels `{key}`");
-        if key.is_empty() || key.contains(|c: char| c.is_control() || c.is_whitespace() || c == '=') {
+        if key.is_empty() || key.contains(|c: char| c.is_control() || c.is_whitespace() || c == '=')
+        {
             return Err(wrong(&at, "is not a label"));
         }
         // Compose and the engine find their own things by these.
@@ -303,20 +394,36 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<()> {
 
 /// A reference as the engine takes it, never one that a command line would read as an option.
 fn check_image(at: &str, reference: &str) -> Result<()> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/' | b':' | b'@');
-    let begins_well = reference.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    let plain =
+        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/' | b':' | b'@');
+    let begins_well = reference
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_alphanumeric());
     if begins_well && reference.len() <= 512 && reference.bytes().all(plain) {
         return Ok(());
     }
-    Err(wrong(at, format_args!("is `{reference}`, which is not an image")))
+    Err(wrong(
+        at,
+        format_args!("is `{reference}`, which is not an image"),
+    ))
 }
 
 /// `uid:gid` as numbers, in the one way to write them. A name would be looked up in the image.
 pub(crate) fn check_user(at: &str, user: &str) -> Result<(u32, u32)> {
-    let number = |text: &str| text.parse::<u32>().ok().filter(|number| number.to_string() == text);
+    let number = |text: &str| {
+        text.parse::<u32>()
+            .ok()
+            .filter(|number| number.to_string() == text)
+    };
     user.split_once(':')
         .and_then(|(uid, gid)| Some((number(uid)?, number(gid)?)))
-        .ok_or_else(|| wrong(at, format_args!("is `{user}` and not two numbers, `uid:gid`")))
+        .ok_or_else(|| {
+            wrong(
+                at,
+                format_args!("is `{user}` and not two numbers, `uid:gid`"),
+            )
+        })
 }
 
 /// A name that every shell can set.
@@ -325,27 +432,37 @@ fn check_variable(at: &str, name: &str) -> Result<()> {
     if name.bytes().next().is_some_and(|b| !b.is_ascii_digit()) && name.bytes().all(plain) {
         return Ok(());
     }
-    Err(wrong(at, format_args!("has `{name}`, which is not the name of a variable")))
+    Err(wrong(
+        at,
+        format_args!("has `{name}`, which is not the name of a variable"),
+    ))
 }
 
 /// No variable and no argument can hold a NUL; the kernel would end it there.
 fn check_text(at: &str, text: &str) -> Result<()> {
-    if text.contains('\0') { Err(wrong(at, "has a NUL character")) } else { Ok(()) }
+    if text.contains('\0') {
+        Err(wrong(at, "has a NUL character"))
+    } else {
+        Ok(())
+    }
 }
 
 fn check_key(at: &str, key: &str) -> Result<()> {
     if key.chars().count() <= LONGEST_KEY {
         return Ok(());
     }
-    Err(wrong(at, format_args!("has a key of more than {LONGEST_KEY} characters")))
+    Err(wrong(
+        at,
+        format_args!("has a key of more than {LONGEST_KEY} characters"),
+    ))
 }
 
 fn check_keys(at: &str, value: &Value) -> Result<()> {
     match value {
         Value::Array(values) => values.iter().try_for_each(|value| check_keys(at, value)),
-        Value::Object(members) => {
-            members.iter().try_for_each(|(key, value)| check_key(at, key).and_then(|()| check_keys(at, value)))
-        }
+        Value::Object(members) => members
+            .iter()
+            .try_for_each(|(key, value)| check_key(at, key).and_then(|()| check_keys(at, value))),
         _ => Ok(()),
     }
 }
@@ -360,15 +477,25 @@ fn check_host_path(at: &str, path: &Path) -> Result<()> {
 
 fn check_container_path(at: &str, path: &str) -> Result<()> {
     check_path(at, path)?;
-    if path == "/" { Err(wrong(at, "is the root of the container")) } else { Ok(()) }
+    if path == "/" {
+        Err(wrong(at, "is the root of the container"))
+    } else {
+        Ok(())
+    }
 }
 
 fn check_path(at: &str, text: &str) -> Result<()> {
     let plain = |component| matches!(component, Component::RootDir | Component::Normal(_));
     let path = Path::new(text);
     let normal: std::path::PathBuf = path.components().collect();
-    if !path.is_absolute() || !path.components().all(plain) || normal.as_os_str() != path.as_os_str() {
-        return Err(wrong(at, format_args!("is `{text}` and not an absolute path without `.`, `..` and `//`")));
+    if !path.is_absolute()
+        || !path.components().all(plain)
+        || normal.as_os_str() != path.as_os_str()
+    {
+        return Err(wrong(
+            at,
+            format_args!("is `{text}` and not an absolute path without `.`, `..` and `//`"),
+        ));
     }
     if text.contains(char::is_control) {
         return Err(wrong(at, format_args!("has a control character: {text:?}")));

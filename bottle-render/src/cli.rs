@@ -48,7 +48,8 @@ impl Cli {
             }
             let text = error.to_string();
             let first = text.lines().next().unwrap_or_default();
-            Failure::invalid(first.strip_prefix("error: ").unwrap_or(first)).hint("bottle-render --help")
+            Failure::invalid(first.strip_prefix("error: ").unwrap_or(first))
+                .hint("bottle-render --help")
         })
     }
 }

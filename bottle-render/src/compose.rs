@@ -35,7 +35,10 @@ pub struct Options {
 pub fn compose(plan: &Plan, options: Options) -> Result<Compose> {
     check(plan)?;
     // git-gate and supervise join here, a module each. Until then a plan with them gets less, never more, than it says.
-    let services = BTreeMap::from([("agent", agent::service(plan)?), ("egress", egress::service(plan)?)]);
+    let services = BTreeMap::from([
+        ("agent", agent::service(plan)?),
+        ("egress", egress::service(plan)?),
+    ]);
     Ok(Compose {
         name: plan.project.as_str().into(),
         services,
@@ -51,9 +54,9 @@ pub fn compose(plan: &Plan, options: Options) -> Result<Compose> {
 /// When the plan's range is none.
 pub fn egress_outside_address(plan: &Plan) -> Result<Ipv4Addr> {
     let range = &plan.networks.egress.subnet;
-    let range = range
-        .parse()
-        .map_err(|error| Failure::invalid(format!("`{range}` is not an IPv4 range")).because(error))?;
+    let range = range.parse().map_err(|error| {
+        Failure::invalid(format!("`{range}` is not an IPv4 range")).because(error)
+    })?;
     Ok(nth_address(range, 3))
 }
 
@@ -66,7 +69,10 @@ fn texts<const N: usize>(texts: [&str; N]) -> Vec<Text> {
 }
 
 fn keyed<const N: usize>(pairs: [(&'static str, &str); N]) -> BTreeMap<&'static str, Text> {
-    pairs.into_iter().map(|(key, value)| (key, value.into())).collect()
+    pairs
+        .into_iter()
+        .map(|(key, value)| (key, value.into()))
+        .collect()
 }
 
 /// What holds for every container of a bottle. A process never gets more rights than it starts with, and the kernel
@@ -74,26 +80,37 @@ fn keyed<const N: usize>(pairs: [(&'static str, &str); N]) -> BTreeMap<&'static 
 fn security_opt(plan: &Plan) -> Result<Vec<Text>> {
     let profile = plan.state.join("seccomp.json");
     // With `=` and not the other spelling, `seccomp:`, which Compose splits at an `=` in the path.
-    Ok(vec!["no-new-privileges:true".into(), format!("seccomp={}", host_text(&profile)?).into()])
+    Ok(vec![
+        "no-new-privileges:true".into(),
+        format!("seccomp={}", host_text(&profile)?).into(),
+    ])
 }
 
 /// IPv6 off: with it, a bridge without an IPv4 address is still reached by its link-local one.
-const IPV6_OFF: [(&str, &str); 2] =
-    [("net.ipv6.conf.all.disable_ipv6", "1"), ("net.ipv6.conf.default.disable_ipv6", "1")];
+const IPV6_OFF: [(&str, &str); 2] = [
+    ("net.ipv6.conf.all.disable_ipv6", "1"),
+    ("net.ipv6.conf.default.disable_ipv6", "1"),
+];
 
 /// Without a limit, output alone fills the host's disk.
 fn logging() -> Logging {
-    Logging { driver: "local".into(), options: keyed([("max-size", "10m"), ("max-file", "3")]) }
+    Logging {
+        driver: "local".into(),
+        options: keyed([("max-size", "10m"), ("max-file", "3")]),
+    }
 }
 
 /// The plan's labels, as they also are on networks and images.
-fn shared_labels(plan: &Plan) -> BTreeMap<String, Text> {
-    plan.labels.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect()
+fn shared_labels(plan: &Plan) -> Vec<Text> {
+    plan.labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}").into())
+        .collect()
 }
 
-fn labels(plan: &Plan, role: &str) -> BTreeMap<String, Text> {
+fn labels(plan: &Plan, role: &str) -> Vec<Text> {
     let mut labels = shared_labels(plan);
-    labels.insert(ROLE_LABEL.to_owned(), role.into());
+    labels.push(format!("{ROLE_LABEL}={role}").into());
     labels
 }
 
@@ -103,10 +120,13 @@ fn bind(source: &Path, target: &str, read_only: bool) -> Result<Mount> {
         source: host_text(source)?.into(),
         target: target.into(),
         read_only,
-        bind: Bind { create_host_path: false },
+        bind: Bind {
+            create_host_path: false,
+        },
     })
 }
 
 fn host_text(path: &Path) -> Result<&str> {
-    path.to_str().ok_or_else(|| Failure::invalid(format!("the path {} is not UTF-8", path.display())))
+    path.to_str()
+        .ok_or_else(|| Failure::invalid(format!("the path {} is not UTF-8", path.display())))
 }

@@ -16,8 +16,9 @@ use crate::compose::model::Compose;
 pub fn to_yaml(compose: &Compose) -> Result<String> {
     let options = serde_saphyr::ser_options! { quote_all: true };
     let mut yaml = String::new();
-    serde_saphyr::to_fmt_writer_with_options(&mut yaml, compose, options)
-        .map_err(|error| Failure::failed("cannot write the Compose file as YAML").because(error.to_string()))?;
+    serde_saphyr::to_fmt_writer_with_options(&mut yaml, compose, options).map_err(|error| {
+        Failure::failed("cannot write the Compose file as YAML").because(error.to_string())
+    })?;
     Ok(yaml)
 }
 
@@ -33,7 +34,12 @@ pub fn to_json(compose: &Compose) -> Result<String> {
     // stand inside a string, because all else in JSON is printable ASCII.
     for c in json.chars() {
         match c {
-            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+            '\u{7f}'..='\u{9f}'
+            | '\u{2028}'
+            | '\u{2029}'
+            | '\u{feff}'
+            | '\u{fffe}'
+            | '\u{ffff}' => {
                 let _ = write!(text, "\\u{:04x}", c as u32);
             }
             _ => text.push(c),

@@ -7,15 +7,19 @@ use serde_json::Value;
 
 use crate::check::check;
 
-const HINT: &str = "make the plan with `bottle-plan NAME`; `bottle-plan schema plan` prints what it may hold";
+const HINT: &str =
+    "make the plan with `bottle-plan NAME`; `bottle-plan schema plan` prints what it may hold";
 
 /// A plan from JSON text, checked.
 ///
 /// # Errors
 /// When it is not JSON, not a plan, of another version, or has something [`check()`] refuses.
 pub fn plan_from_json(text: &str) -> Result<Plan> {
-    let value: Value =
-        serde_json::from_str(text).map_err(|error| Failure::invalid("the plan is not JSON").because(error).hint(HINT))?;
+    let value: Value = serde_json::from_str(text).map_err(|error| {
+        Failure::invalid("the plan is not JSON")
+            .because(error)
+            .hint(HINT)
+    })?;
     check_schema(&value)?;
     // From the text once more and not from the value: that one has forgotten keys written twice, and the place of an error.
     let mut reader = serde_json::Deserializer::from_str(text);
@@ -55,7 +59,13 @@ where
 {
     serde_path_to_error::deserialize(from).map_err(|error| {
         let at = error.path().to_string();
-        let message = if at == "." { "the plan is wrong".to_owned() } else { format!("the plan is wrong at `{at}`") };
-        Failure::invalid(message).because(error.into_inner()).hint(HINT)
+        let message = if at == "." {
+            "the plan is wrong".to_owned()
+        } else {
+            format!("the plan is wrong at `{at}`")
+        };
+        Failure::invalid(message)
+            .because(error.into_inner())
+            .hint(HINT)
     })
 }

@@ -22,8 +22,8 @@ mod input;
 pub use carried::{Carried, plan_from_compose};
 pub use check::check;
 pub use compose::model::{
-    Bind, Compose, Condition, Endpoint, External, Healthcheck, Inline, Ipam, IpamRange, Logging, Mount, Network,
-    Service, Text,
+    Bind, Compose, Condition, Endpoint, External, Healthcheck, Inline, Ipam, IpamRange, Logging,
+    Mount, Network, Service, Text,
 };
 pub use compose::{Options, compose, egress_outside_address};
 pub use emit::{to_json, to_yaml};

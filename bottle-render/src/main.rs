@@ -29,7 +29,12 @@ fn main() -> ExitCode {
 
 fn render(cli: &Cli) -> Result<String, Failure> {
     let plan = plan_from_json(&read_stdin()?)?;
-    let compose = compose(&plan, Options { standalone: cli.standalone })?;
+    let compose = compose(
+        &plan,
+        Options {
+            standalone: cli.standalone,
+        },
+    )?;
     match cli.format {
         Format::Yaml => to_yaml(&compose),
         Format::Json => to_json(&compose),
@@ -40,7 +45,9 @@ fn read_stdin() -> Result<String, Failure> {
     let hint = "bottle-plan NAME | bottle-render";
     let stdin = io::stdin().lock();
     if stdin.is_terminal() {
-        return Err(Failure::invalid("a plan is expected on stdin, which is a terminal").hint(hint));
+        return Err(
+            Failure::invalid("a plan is expected on stdin, which is a terminal").hint(hint),
+        );
     }
     let mut bytes = Vec::new();
     stdin
@@ -48,9 +55,13 @@ fn read_stdin() -> Result<String, Failure> {
         .read_to_end(&mut bytes)
         .map_err(|error| Failure::failed("cannot read stdin").because(error))?;
     if bytes.len() as u64 > MOST_BYTES {
-        return Err(Failure::invalid(format!("stdin holds more than {MOST_BYTES} bytes, which is no plan")).hint(hint));
+        return Err(Failure::invalid(format!(
+            "stdin holds more than {MOST_BYTES} bytes, which is no plan"
+        ))
+        .hint(hint));
     }
-    let text = String::from_utf8(bytes).map_err(|error| Failure::invalid("the plan is not UTF-8").because(error))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|error| Failure::invalid("the plan is not UTF-8").because(error))?;
     if text.trim_ascii().is_empty() {
         return Err(Failure::invalid("a plan is expected on stdin, which is empty").hint(hint));
     }
@@ -59,7 +70,10 @@ fn read_stdin() -> Result<String, Failure> {
 
 fn deliver(document: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(document.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout
+        .write_all(document.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         // Whoever read us has gone, and knows why.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|error| Failure::failed("cannot write to stdout").because(error)),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bottle_plan::failure::Result;
-use bottle_plan::plan::{EnvSource, Plan, Runtime, WorkspaceMode};
+use bottle_plan::plan::{EnvSource, EnvVar, Plan, Runtime, WorkspaceMode};
 
 use super::model::{Condition, Endpoint, Service, Text};
 use super::{IPV6_OFF, bind, keyed, labels, logging, security_opt, texts};
@@ -12,8 +12,9 @@ use crate::check::{check_user, placeholders};
 /// Browsers need more than the engine's 64 MiB; it counts against the memory limit.
 const SHM_SIZE: u64 = 256 << 20;
 
-/// File watchers and parallel builds need many.
-const OPEN_FILES: u64 = 65536;
+/// Enough for bundlers, browsers and parallel builds. Not the 64 Ki of the text books: where the engine may not raise
+/// limits (rootless, some virtual machines) a container that asks for more than the engine has does not start.
+const OPEN_FILES: u64 = 16384;
 
 pub(super) fn service(plan: &Plan) -> Result<Service> {
     let agent = &plan.agent;
@@ -40,13 +41,23 @@ pub(super) fn service(plan: &Plan) -> Result<Service> {
         restart: "no".into(),
         stop_grace_period: "2s".into(),
         runtime: runtime(plan.runtime),
-        depends_on: BTreeMap::from([("egress", Condition { condition: "service_healthy".into() })]),
+        depends_on: BTreeMap::from([(
+            "egress",
+            Condition {
+                condition: "service_healthy".into(),
+            },
+        )]),
         environment: environment(plan)?,
         read_only: agent.hardening.read_only,
         volumes,
         tmpfs: tmpfs(&agent.user)?,
         cap_drop: texts(["ALL"]),
-        cap_add: agent.hardening.cap_add.iter().map(|name| name.as_str().into()).collect(),
+        cap_add: agent
+            .hardening
+            .cap_add
+            .iter()
+            .map(|name| name.as_str().into())
+            .collect(),
         security_opt: security_opt(plan)?,
         ipc: "private".into(),
         sysctls,
@@ -61,7 +72,12 @@ pub(super) fn service(plan: &Plan) -> Result<Service> {
         shm_size: Some(SHM_SIZE),
         // When the host runs out of memory, the agent goes first.
         oom_score_adj: Some(500),
-        networks: BTreeMap::from([("internal", Endpoint { ipv4_address: addresses.agent })]),
+        networks: BTreeMap::from([(
+            "internal",
+            Endpoint {
+                ipv4_address: addresses.agent,
+            },
+        )]),
         // The engine's resolver then asks the sidecar only, over the internal network.
         dns: vec![addresses.egress],
         // An empty list would mean the host's own search domains; `.` is how the engine spells none.
@@ -85,16 +101,16 @@ fn runtime(runtime: Runtime) -> Option<Text> {
 
 /// Texts of the manifest and placeholders. Values of the host and of prompts are given to each command when it starts:
 /// here they would stay in `docker inspect` and in every snapshot.
-fn environment(plan: &Plan) -> Result<BTreeMap<String, Option<Text>>> {
+fn environment(plan: &Plan) -> Result<Vec<Text>> {
     let placeholders = placeholders(plan)?;
-    let value = |from: &EnvSource| -> Option<Text> {
-        match from {
-            EnvSource::Literal(text) => Some(text.as_str().into()),
-            EnvSource::Placeholder(slot) => placeholders.get(slot.as_str()).copied().map(Text::from),
-            EnvSource::Host(_) | EnvSource::Prompt(_) => None,
-        }
+    let entry = |variable: &EnvVar| {
+        let value = match &variable.from {
+            EnvSource::Literal(text) => text.as_str(),
+            EnvSource::Placeholder(slot) => placeholders.get(slot.as_str())?,
+            EnvSource::Host(_) | EnvSource::Prompt(_) => return None,
+        };
+        Some(format!("{}={value}", variable.name).into())
     };
-    let entry = |variable: &bottle_plan::plan::EnvVar| Some((variable.name.clone(), Some(value(&variable.from)?)));
     Ok(plan.agent.env.iter().filter_map(entry).collect())
 }
 

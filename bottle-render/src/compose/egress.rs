@@ -35,7 +35,12 @@ pub(super) fn service(plan: &Plan) -> Result<Service> {
         runtime: None,
         depends_on: BTreeMap::new(),
         // Bare names: the values are in the environment of the `docker compose` child and in no file.
-        environment: plan.egress.slots.iter().map(|slot| (slot.slot.clone(), None)).collect(),
+        environment: plan
+            .egress
+            .slots
+            .iter()
+            .map(|slot| slot.slot.as_str().into())
+            .collect(),
         read_only: true,
         volumes: vec![
             bind(&plan.state.join("egress"), "/etc/bottle", true)?,
@@ -55,8 +60,18 @@ pub(super) fn service(plan: &Plan) -> Result<Service> {
         shm_size: None,
         oom_score_adj: None,
         networks: BTreeMap::from([
-            ("egress", Endpoint { ipv4_address: egress_outside_address(plan)? }),
-            ("internal", Endpoint { ipv4_address: plan.networks.addresses.egress }),
+            (
+                "egress",
+                Endpoint {
+                    ipv4_address: egress_outside_address(plan)?,
+                },
+            ),
+            (
+                "internal",
+                Endpoint {
+                    ipv4_address: plan.networks.addresses.egress,
+                },
+            ),
         ]),
         dns: Vec::new(),
         dns_search: Vec::new(),

@@ -9,7 +9,7 @@ use crate::carried::Carried;
 
 /// A text as a container will see it. Written with each `$` doubled, because Compose interpolates every value.
 ///
-/// It does not touch the keys of a mapping, so those are plain strings here.
+/// It does not touch the keys of a mapping. Those are all ours here: what the plan names, stands in lists of `key=value`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Text(String);
 
@@ -34,7 +34,10 @@ impl Serialize for Text {
 }
 
 /// The one place where `$` is doubled.
-pub(crate) fn serialize_doubled<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn serialize_doubled<S: Serializer>(
+    text: &str,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     if text.contains('$') {
         serializer.serialize_str(&text.replace('$', "$$"))
     } else {
@@ -78,9 +81,9 @@ pub struct Service {
     pub runtime: Option<Text>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub depends_on: BTreeMap<&'static str, Condition>,
-    /// `None` is a bare name: its value comes from Compose's own environment and is in no file.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub environment: BTreeMap<String, Option<Text>>,
+    /// `NAME=value`, or a bare `NAME`: its value comes from Compose's own environment and is in no file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub environment: Vec<Text>,
     pub read_only: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Mount>,
@@ -111,7 +114,8 @@ pub struct Service {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Healthcheck>,
     pub logging: Logging,
-    pub labels: BTreeMap<String, Text>,
+    /// `key=value`. Not a mapping, in which Compose takes a key that begins with `x-` for an extension and drops it.
+    pub labels: Vec<Text>,
 }
 
 /// What a service waits for.
@@ -188,7 +192,7 @@ pub struct Inline {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub driver_opts: BTreeMap<&'static str, Text>,
     pub ipam: Ipam,
-    pub labels: BTreeMap<String, Text>,
+    pub labels: Vec<Text>,
 }
 
 /// The addresses of a network.
@@ -210,7 +214,13 @@ mod tests {
 
     #[test]
     fn every_dollar_is_doubled_and_nothing_else_is_touched() {
-        for (text, written) in [("", ""), ("a", "a"), ("$", "$$"), ("$$X", "$$$$X"), ("${X:-y}", "$${X:-y}")] {
+        for (text, written) in [
+            ("", ""),
+            ("a", "a"),
+            ("$", "$$"),
+            ("$$X", "$$$$X"),
+            ("${X:-y}", "$${X:-y}"),
+        ] {
             let json = serde_json::to_value(Text::from(text)).expect("a string");
             assert_eq!(json, written);
         }

@@ -15,12 +15,18 @@ pub(super) fn networks(plan: &Plan, options: Options) -> BTreeMap<&'static str, 
             ("egress", Network::Inline(inline(plan, &networks.egress))),
         ])
     } else {
-        BTreeMap::from([("internal", external(&networks.internal)), ("egress", external(&networks.egress))])
+        BTreeMap::from([
+            ("internal", external(&networks.internal)),
+            ("egress", external(&networks.egress)),
+        ])
     }
 }
 
 fn external(network: &plan::Network) -> Network {
-    Network::External(External { name: network.name.as_str().into(), external: true })
+    Network::External(External {
+        name: network.name.as_str().into(),
+        external: true,
+    })
 }
 
 /// `internal` alone only takes the way out: the host still has an address on the bridge, and every service of it that
@@ -45,7 +51,12 @@ fn inline(plan: &Plan, network: &plan::Network) -> Inline {
         internal: false,
         enable_ipv6: false,
         driver_opts: BTreeMap::new(),
-        ipam: Ipam { config: vec![IpamRange { subnet: network.subnet.as_str().into(), gateway: network.gateway }] },
+        ipam: Ipam {
+            config: vec![IpamRange {
+                subnet: network.subnet.as_str().into(),
+                gateway: network.gateway,
+            }],
+        },
         labels: shared_labels(plan),
     }
 }

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 
 use bottle_plan::plan::Plan;
 use serde_json::Value;
@@ -18,7 +19,8 @@ pub(crate) fn read(path: &Path) -> String {
 
 /// The plan of a golden case.
 pub(crate) fn golden_plan(case: &str) -> Plan {
-    bottle_render::plan_from_json(&read(&golden_dir().join(case).join("plan.json"))).expect("a valid plan")
+    bottle_render::plan_from_json(&read(&golden_dir().join(case).join("plan.json")))
+        .expect("a valid plan")
 }
 
 /// Says that a test could not run; not captured, so that nobody takes it for a pass.
@@ -49,7 +51,13 @@ pub(crate) fn run(command: &mut Command, stdin: &str) -> Output {
 pub(crate) fn docker() -> Command {
     let mut command = Command::new("docker");
     command.env_clear();
-    for name in ["PATH", "HOME", "DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CONTEXT"] {
+    for name in [
+        "PATH",
+        "HOME",
+        "DOCKER_HOST",
+        "DOCKER_CONFIG",
+        "DOCKER_CONTEXT",
+    ] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }
@@ -59,7 +67,13 @@ pub(crate) fn docker() -> Command {
 
 /// Whether the Compose plugin is there. It needs no daemon for `config`.
 pub(crate) fn has_compose() -> bool {
-    docker().args(["compose", "version"]).output().is_ok_and(|output| output.status.success())
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        docker()
+            .args(["compose", "version"])
+            .output()
+            .is_ok_and(|output| output.status.success())
+    })
 }
 
 /// `docker compose` as `bottle-run` calls it, reading `file` from stdin. A file of variables and one of project settings
@@ -67,7 +81,11 @@ pub(crate) fn has_compose() -> bool {
 pub(crate) fn compose(file: &str, arguments: &[&str]) -> Output {
     let empty = tempfile::tempdir().expect("a folder");
     let trap = tempfile::tempdir().expect("a folder");
-    std::fs::write(trap.path().join(".env"), "X=leaked\nCOMPOSE_PROJECT_NAME=leaked\n").expect("a file");
+    std::fs::write(
+        trap.path().join(".env"),
+        "X=leaked\nCOMPOSE_PROJECT_NAME=leaked\n",
+    )
+    .expect("a file");
     let mut command = docker();
     command
         .current_dir(trap.path())
@@ -84,9 +102,15 @@ pub(crate) fn compose(file: &str, arguments: &[&str]) -> Output {
 pub(crate) fn compose_config(file: &str) -> Value {
     let output = compose(file, &["config", "--format", "json"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "compose refuses the file: {stderr}\n{file}");
+    assert!(
+        output.status.success(),
+        "compose refuses the file: {stderr}\n{file}"
+    );
     // It warns of variables it replaced.
-    assert!(!stderr.contains("is not set"), "compose found something to interpolate: {stderr}\n{file}");
+    assert!(
+        !stderr.contains("is not set"),
+        "compose found something to interpolate: {stderr}\n{file}"
+    );
     halved(serde_json::from_slice(&output.stdout).expect("JSON"))
 }
 
@@ -98,23 +122,28 @@ pub(crate) fn assert_carried(config: &Value, plan: &Plan) {
         match value {
             Value::Array(values) if values.is_empty() => Value::Null,
             Value::Array(values) => values.into_iter().map(without_empty_lists).collect(),
-            Value::Object(members) => {
-                members.into_iter().map(|(key, value)| (key, without_empty_lists(value))).collect()
-            }
+            Value::Object(members) => members
+                .into_iter()
+                .map(|(key, value)| (key, without_empty_lists(value)))
+                .collect(),
             other => other,
         }
     }
     let expected = serde_json::to_value(plan).expect("JSON");
-    assert_eq!(without_empty_lists(config["x-bottle"].clone()), without_empty_lists(expected));
+    assert_eq!(
+        without_empty_lists(config["x-bottle"].clone()),
+        without_empty_lists(expected)
+    );
 }
 
 fn halved(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(text.replace("$$", "$")),
         Value::Array(values) => values.into_iter().map(halved).collect(),
-        Value::Object(members) => {
-            members.into_iter().map(|(key, value)| (key.replace("$$", "$"), halved(value))).collect()
-        }
+        Value::Object(members) => members
+            .into_iter()
+            .map(|(key, value)| (key.replace("$$", "$"), halved(value)))
+            .collect(),
         other => other,
     }
 }

@@ -48,24 +48,42 @@ pub fn fill(
         ca_pem: ca_pem.to_owned(),
         helper: binary.read()?,
     };
-    // A failure on this side of the pipe says more than the engine's about a short archive.
     let (failed, why) = std::sync::mpsc::channel();
     let copied = engine
-        .call(["cp", "--archive", "-", &format!("{container}:/")])
+        .call(["cp", "-", &format!("{container}:/")])
         .input_from(move |out| {
-            contents.write(out).map_err(|failure| {
+            let mut out = PipeWatch { out, closed: false };
+            contents.write(&mut out).map_err(|failure| {
                 let error = io::Error::other(failure.chain());
-                let _ = failed.send(failure);
+                if !out.closed {
+                    let _ = failed.send(failure);
+                }
                 error
             })
         })
         .within(Duration::from_secs(600))
         .run();
-    match why.try_recv() {
-        Ok(failure) => Err(failure.while_doing("filling the agent's container")),
-        Err(_) => copied
-            .map(drop)
-            .map_err(|failure| failure.while_doing("filling the agent's container")),
+    // A failure on our side of the pipe says more than the engine's about a short archive; when it was the engine that
+    // stopped reading, its own message does.
+    let result = why.try_recv().map_or(copied.map(drop), Err);
+    result.map_err(|failure| failure.while_doing("filling the agent's container"))
+}
+
+/// A writer that knows whether the other end went away.
+struct PipeWatch<'a> {
+    out: &'a mut dyn Write,
+    closed: bool,
+}
+
+impl Write for PipeWatch<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes);
+        self.closed |= written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 

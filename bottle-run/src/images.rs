@@ -99,7 +99,10 @@ pub fn ensure(engine: &Engine, plan: &Plan, binary: &SidecarBinary, progress: bo
         .call(["image", "inspect", "--format", &format, "--"])
         .args([&plan.sidecar.image, &plan.agent.image.reference])
         .output()?;
-    let only_absent = known.stderr.lines().all(|line| line.to_lowercase().contains("no such image"));
+    let only_absent = known
+        .stderr
+        .lines()
+        .all(|line| line.to_lowercase().contains("no such image"));
     if !known.status.success() && !only_absent {
         return Err(crate::engine::failure_of("docker image inspect", &known));
     }

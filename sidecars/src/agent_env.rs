@@ -24,7 +24,7 @@ const CANNOT_RUN: u8 = 126;
 const NOT_THERE: u8 = 127;
 
 /// `--store` reads `NAME=value` entries, each ended by a NUL, from stdin; `-- CMD…` becomes that command with them.
-pub fn run(args: &[String]) -> ExitCode {
+pub(crate) fn run(args: &[String]) -> ExitCode {
     match args.split_first() {
         Some((flag, [])) if flag == "--store" => match store(Path::new(FILE)) {
             Ok(()) => ExitCode::SUCCESS,
@@ -37,13 +37,20 @@ pub fn run(args: &[String]) -> ExitCode {
 
 fn store(path: &Path) -> io::Result<()> {
     let mut entries = Vec::new();
-    io::stdin().lock().take(MAX_BYTES).read_to_end(&mut entries)?;
+    io::stdin()
+        .lock()
+        .take(MAX_BYTES)
+        .read_to_end(&mut entries)?;
     let new = path.with_extension("new");
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&new)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o400)
+        .open(&new)?;
     file.write_all(&entries)?;
     fs::rename(&new, path)
 }
@@ -60,14 +67,21 @@ fn become_command(program: &str, rest: &[String]) -> ExitCode {
         command.env(name, value);
     }
     let error = command.exec();
-    let code = if error.kind() == io::ErrorKind::NotFound { NOT_THERE } else { CANNOT_RUN };
+    let code = if error.kind() == io::ErrorKind::NotFound {
+        NOT_THERE
+    } else {
+        CANNOT_RUN
+    };
     complain(&format!("cannot run {program}: {error}"), code)
 }
 
 fn parse(entries: &[u8]) -> impl Iterator<Item = (&OsStr, &OsStr)> {
     entries.split(|byte| *byte == 0).filter_map(|entry| {
         let split = entry.iter().position(|byte| *byte == b'=')?;
-        Some((OsStr::from_bytes(&entry[..split]), OsStr::from_bytes(&entry[split + 1..])))
+        Some((
+            OsStr::from_bytes(&entry[..split]),
+            OsStr::from_bytes(&entry[split + 1..]),
+        ))
     })
 }
 
@@ -83,7 +97,16 @@ mod tests {
     #[test]
     fn values_may_hold_anything_but_nul() {
         let entries = b"A=1\0B=two\nlines = and more\0EMPTY=\0broken\0";
-        let read: Vec<_> = parse(entries).map(|(n, v)| (n.as_bytes(), v.as_bytes())).collect();
-        assert_eq!(read, [(&b"A"[..], &b"1"[..]), (b"B", b"two\nlines = and more"), (b"EMPTY", b"")]);
+        let read: Vec<_> = parse(entries)
+            .map(|(n, v)| (n.as_bytes(), v.as_bytes()))
+            .collect();
+        assert_eq!(
+            read,
+            [
+                (&b"A"[..], &b"1"[..]),
+                (b"B", b"two\nlines = and more"),
+                (b"EMPTY", b"")
+            ]
+        );
     }
 }

@@ -1,0 +1,27 @@
+//! What runs inside a bottle beside the agent: the egress proxy, its health check, and the isolation probe.
+//!
+//! The binary is a few lines around [`cli::run`]. This is a library so that tests can run the proxy in their own
+//! process with a network of their own ([`egress::Network`]), every check in place.
+
+mod address;
+mod agent_env;
+mod audit;
+mod ca;
+pub mod cli;
+mod credential;
+mod dns_message;
+pub mod egress;
+mod explain;
+mod headers;
+mod health;
+mod host;
+mod needles;
+mod path;
+mod policy;
+mod probe;
+mod reason;
+mod stream;
+
+pub use ca::CaError;
+pub use credential::Slots;
+pub use policy::LoadError;

@@ -1,1 +1,24 @@
-//! Shared fixtures of the suites.
+//! Shared fixtures of the suites: the built tools, a home of their own, a small Internet, an engine that follows a script.
+//!
+//! Whatever the fixtures make they remove, also when a test fails, and nothing they do leaves the machine.
+
+// A fixture that cannot be made ends the test, and its message says why.
+#![allow(clippy::panic, clippy::expect_used)]
+
+pub mod client;
+pub mod engine;
+pub mod fake;
+pub mod home;
+pub mod host;
+pub mod internet;
+pub mod probe;
+pub mod run;
+pub mod server;
+pub mod suite;
+pub mod tools;
+
+pub use engine::need_engine;
+pub use fake::FakeDocker;
+pub use home::{Bottle, Home};
+pub use internet::Internet;
+pub use run::{Call, Done};

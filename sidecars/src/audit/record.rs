@@ -1,0 +1,224 @@
+//! One audit record and its line.
+
+use std::borrow::Cow;
+use std::fmt::{self, Write};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use hyper::Method;
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use crate::reason::Reason;
+
+const SCHEMA: &str = "bottle.audit/v1";
+/// Longer texts are cut: they come from the agent.
+const MAX_TEXT: usize = 1024;
+
+/// The way a request came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Way {
+    Proxy,
+    Transparent,
+    Dns,
+}
+
+/// What is known about one request, connection or question.
+pub(crate) struct Record {
+    pub(crate) time: SystemTime,
+    pub(crate) id: String,
+    pub(crate) bottle: Arc<str>,
+    pub(crate) way: Way,
+    pub(crate) method: Option<Method>,
+    pub(crate) host: Option<Arc<str>>,
+    pub(crate) port: Option<u16>,
+    /// Whether it came without TLS; not part of the line.
+    pub(crate) plain_http: bool,
+    pub(crate) path: Option<String>,
+    pub(crate) reason: Reason,
+    pub(crate) rule: Option<Arc<str>>,
+    pub(crate) status: Option<u16>,
+    /// Bytes of bodies from the destination.
+    pub(crate) bytes_in: u64,
+    /// Bytes of bodies to the destination.
+    pub(crate) bytes_out: u64,
+    pub(crate) ms: u64,
+    pub(crate) slot: Option<Arc<str>>,
+}
+
+impl Record {
+    pub(crate) fn new(bottle: Arc<str>, id: String, way: Way) -> Self {
+        Self {
+            time: SystemTime::now(),
+            id,
+            bottle,
+            way,
+            method: None,
+            host: None,
+            port: None,
+            plain_http: false,
+            path: None,
+            reason: Reason::Allowed,
+            rule: None,
+            status: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            ms: 0,
+            slot: None,
+        }
+    }
+
+    /// What became of it, in one word.
+    fn decision(&self) -> &'static str {
+        match self.reason {
+            Reason::Allowed | Reason::CredentialReflected => "allow",
+            reason if reason.is_denial() => "deny",
+            _ => "error",
+        }
+    }
+
+    /// Whether it is said on stderr at this level.
+    pub(super) fn is_worth(&self, level: u8) -> bool {
+        match level {
+            0 => false,
+            1 => self.decision() != "allow",
+            _ => true,
+        }
+    }
+
+    /// Appends the record's line, without a line end.
+    pub(super) fn write(&self, out: &mut Vec<u8>, seq: u64, prev: &str) {
+        let line = Line {
+            schema: SCHEMA,
+            time: rfc3339(self.time),
+            seq,
+            id: &self.id,
+            bottle: &self.bottle,
+            way: self.way,
+            method: self.method.as_ref().map(|method| plain(method.as_str())),
+            host: self.host.as_deref().map(plain),
+            port: self.port,
+            path: self.path.as_deref().map(plain),
+            decision: self.decision(),
+            reason: self.reason.code(),
+            rule: self.rule.as_deref(),
+            status: self.status,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            ms: self.ms,
+            slot: self.slot.as_deref(),
+            prev,
+        };
+        // A line of strings and numbers always serialises, and a vector takes what it is given.
+        let _ = serde_json::to_writer(out, &line);
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.decision(), self.reason.code())?;
+        if let Some(method) = &self.method {
+            write!(f, " {}", plain(method.as_str()))?;
+        }
+        if let Some(host) = &self.host {
+            write!(f, " {}", plain(host))?;
+        }
+        if let Some(port) = self.port {
+            write!(f, ":{port}")?;
+        }
+        if let Some(path) = &self.path {
+            write!(f, "{}", plain(path))?;
+        }
+        write!(f, " ({})", self.id)
+    }
+}
+
+/// The line: these fields, always all of them, in this order.
+#[derive(Serialize)]
+struct Line<'a> {
+    schema: &'static str,
+    time: String,
+    seq: u64,
+    id: &'a str,
+    bottle: &'a str,
+    way: Way,
+    method: Option<Cow<'a, str>>,
+    host: Option<Cow<'a, str>>,
+    port: Option<u16>,
+    path: Option<Cow<'a, str>>,
+    decision: &'static str,
+    reason: &'static str,
+    rule: Option<&'a str>,
+    status: Option<u16>,
+    bytes_in: u64,
+    bytes_out: u64,
+    ms: u64,
+    slot: Option<&'a str>,
+    prev: &'a str,
+}
+
+/// Printable ASCII of bounded length: nothing in a record can steer a terminal or pass for another line.
+fn plain(text: &str) -> Cow<'_, str> {
+    let printable = |b: u8| (b' '..=b'~').contains(&b);
+    if text.len() <= MAX_TEXT && text.bytes().all(printable) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len().min(MAX_TEXT) + 16);
+    for byte in text.bytes() {
+        if out.len() >= MAX_TEXT {
+            out.push_str("...");
+            break;
+        }
+        if printable(byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+    }
+    Cow::Owned(out)
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    let t = OffsetDateTime::from(time);
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        t.year(),
+        u8::from(t.month()),
+        t.day(),
+        t.hour(),
+        t.minute(),
+        t.second(),
+        t.millisecond()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn agent_text_cannot_leave_its_field() {
+        let mut record = Record::new("demo-abcde".into(), "1-0".into(), Way::Dns);
+        record.host = Some("a\n{\"seq\":1}\u{1b}]52;\u{202e}\u{7f}\"\\".into());
+        record.path = Some("x".repeat(5000));
+        let mut out = Vec::new();
+        record.write(&mut out, 7, "00");
+        assert!(out.iter().all(|b| (b' '..=b'~').contains(b)));
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(
+            value["host"],
+            "a\\x0a{\"seq\":1}\\x1b]52;\\xe2\\x80\\xae\\x7f\"\\"
+        );
+        assert_eq!(value["path"].as_str().unwrap().len(), MAX_TEXT + 3);
+        assert_eq!(value.as_object().unwrap().len(), 19);
+    }
+
+    #[test]
+    fn times_are_utc_with_milliseconds() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_449_600_042);
+        assert_eq!(rfc3339(time), "2026-11-23T16:00:00.042Z");
+    }
+}

@@ -1,0 +1,157 @@
+//! The command line. Few words and fewer flags, so it is read by hand.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::egress::{self, DEFAULT_SOCKET, Ports, Settings};
+use crate::{agent_env, explain, health, probe};
+
+const USAGE: &str = "\
+usage: bottle-sidecar egress [--config-dir DIR] [--audit-dir DIR] [--status-socket PATH]
+                             [--proxy-port N] [--https-port N] [--http-port N] [--dns-port N]
+       bottle-sidecar health [--wait SECONDS] [--status-socket PATH]
+       bottle-sidecar check POLICY
+       bottle-sidecar why POLICY METHOD URL
+       bottle-sidecar probe ...
+       bottle-sidecar env --store | env -- CMD...
+";
+
+const FAILED: u8 = 1;
+const INVALID: u8 = 2;
+const REFUSED: u8 = 3;
+
+/// What went wrong: the exit code and the message.
+struct Failure(u8, String);
+
+/// Runs the command; `args` are those after the program's name.
+pub fn run(args: &[String]) -> ExitCode {
+    let (command, rest) = match args.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => ("", args),
+    };
+    let result = match command {
+        "egress" => run_egress(rest),
+        "health" => run_health(rest),
+        "check" => run_check(rest),
+        "why" => run_why(rest),
+        "probe" => return probe::run(rest),
+        "env" => return agent_env::run(rest),
+        "--help" | "-h" | "help" => print(USAGE),
+        "--version" | "-V" => print(concat!("bottle-sidecar ", env!("CARGO_PKG_VERSION"), "\n")),
+        "" => Err(usage("a command is missing")),
+        other => Err(usage(&format!("`{other}` is not a command"))),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(Failure(code, message)) => {
+            eprintln!("bottle-sidecar: {message}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run_egress(args: &[String]) -> Result<u8, Failure> {
+    let mut ports = Ports::default();
+    let mut settings = Settings {
+        config_dir: PathBuf::from("/etc/bottle"),
+        audit_dir: PathBuf::from("/var/lib/bottle/audit"),
+        status_socket: PathBuf::from(DEFAULT_SOCKET),
+        ports,
+    };
+    for (flag, value) in flags(args)? {
+        match flag {
+            "--config-dir" => settings.config_dir = value.into(),
+            "--audit-dir" => settings.audit_dir = value.into(),
+            "--status-socket" => settings.status_socket = value.into(),
+            "--proxy-port" => ports.proxy = number(flag, value)?,
+            "--https-port" => ports.https = number(flag, value)?,
+            "--http-port" => ports.http = number(flag, value)?,
+            "--dns-port" => ports.dns = number(flag, value)?,
+            _ => return Err(usage(&format!("`{flag}` is not a flag of egress"))),
+        }
+    }
+    settings.ports = ports;
+    egress::run(settings)
+        .map(|()| 0)
+        .map_err(|error| Failure(FAILED, error.to_string()))
+}
+
+fn run_health(args: &[String]) -> Result<u8, Failure> {
+    let mut socket = PathBuf::from(DEFAULT_SOCKET);
+    let mut wait = Duration::ZERO;
+    for (flag, value) in flags(args)? {
+        match flag {
+            "--wait" => wait = Duration::from_secs(number(flag, value)?),
+            "--status-socket" => socket = value.into(),
+            _ => return Err(usage(&format!("`{flag}` is not a flag of health"))),
+        }
+    }
+    health::check(&socket, wait)
+        .map(|()| 0)
+        .map_err(|problem| Failure(FAILED, problem))
+}
+
+fn run_check(args: &[String]) -> Result<u8, Failure> {
+    let [path] = args else {
+        return Err(usage("check takes one file"));
+    };
+    let text = explain::check(path.as_ref()).map_err(|problem| Failure(INVALID, problem))?;
+    print(&text)
+}
+
+fn run_why(args: &[String]) -> Result<u8, Failure> {
+    let [path, method, url] = args else {
+        return Err(usage("why takes a file, a method and a URL"));
+    };
+    let answer =
+        explain::why(path.as_ref(), method, url).map_err(|problem| Failure(INVALID, problem))?;
+    print(&format!("{answer:#}\n"))?;
+    Ok(if answer["decision"] == "allow" {
+        0
+    } else {
+        REFUSED
+    })
+}
+
+/// Flags in pairs, `--flag value` or `--flag=value`.
+fn flags(args: &[String]) -> Result<Vec<(&str, &str)>, Failure> {
+    let mut pairs = Vec::new();
+    let mut rest = args.iter();
+    while let Some(arg) = rest.next() {
+        if !arg.starts_with("--") {
+            return Err(usage(&format!("`{arg}` is not expected here")));
+        }
+        match arg.split_once('=') {
+            Some(pair) => pairs.push(pair),
+            None => {
+                let value = rest
+                    .next()
+                    .ok_or_else(|| usage(&format!("`{arg}` needs a value")))?;
+                pairs.push((arg.as_str(), value.as_str()));
+            }
+        }
+    }
+    Ok(pairs)
+}
+
+fn number<T: std::str::FromStr>(flag: &str, value: &str) -> Result<T, Failure> {
+    value
+        .parse()
+        .map_err(|_| usage(&format!("`{value}` is not a number for {flag}")))
+}
+
+fn usage(problem: &str) -> Failure {
+    Failure(INVALID, format!("{problem}\n{}", USAGE.trim_end()))
+}
+
+fn print(text: &str) -> Result<u8, Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever closed the pipe has read enough.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure(FAILED, format!("stdout: {error}")))
+        }
+        _ => Ok(0),
+    }
+}

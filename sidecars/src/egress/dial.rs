@@ -1,0 +1,271 @@
+//! Reaching a destination: resolve once, look at every answer, dial only what was looked at, verify who answers.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::address::{Cidr, classify};
+use crate::host::{Authority, Host};
+use crate::policy::Policy;
+use crate::reason::Reason;
+
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+/// More answers than this are not an honest service's.
+const MAX_ADDRESSES: usize = 16;
+/// How long answers are kept. Short enough to follow a change, long enough for a burst of connections.
+const KEEP: Duration = Duration::from_secs(10);
+/// More names than this only come from a wildcard route being swept.
+const MAX_KEPT: usize = 256;
+
+/// A future behind a pointer.
+pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The two things only the real network can do. Tests bring their own; every check stays in front of it.
+pub trait Network: Send + Sync + 'static {
+    /// All addresses of a name.
+    fn resolve<'a>(&'a self, host: &'a str) -> Boxed<'a, io::Result<Vec<IpAddr>>>;
+    /// Opens a connection to exactly this address.
+    fn connect(&self, address: SocketAddr) -> Boxed<'_, io::Result<TcpStream>>;
+}
+
+/// The network this process is in.
+pub struct System;
+
+impl Network for System {
+    fn resolve<'a>(&'a self, host: &'a str) -> Boxed<'a, io::Result<Vec<IpAddr>>> {
+        Box::pin(async move {
+            // The dot at the end keeps the resolver from trying the name with search domains appended.
+            let absolute = format!("{host}.");
+            Ok(lookup_host((absolute.as_str(), 0))
+                .await?
+                .map(|address| address.ip())
+                .collect())
+        })
+    }
+
+    fn connect(&self, address: SocketAddr) -> Boxed<'_, io::Result<TcpStream>> {
+        Box::pin(TcpStream::connect(address))
+    }
+}
+
+/// What a name resolved to, and when.
+struct Answers {
+    since: Instant,
+    addresses: Arc<[IpAddr]>,
+}
+
+/// Opens connections to destinations the policy has allowed.
+pub(crate) struct Dialer {
+    network: Box<dyn Network>,
+    tls: TlsConnector,
+    answers: Mutex<HashMap<Host, Answers>>,
+}
+
+impl Dialer {
+    pub(crate) fn new(network: Box<dyn Network>, tls: Arc<ClientConfig>) -> Self {
+        Self {
+            network,
+            tls: tls.into(),
+            answers: Mutex::default(),
+        }
+    }
+
+    /// A TCP connection to one of the destination's addresses, all of which are allowed.
+    pub(crate) async fn tcp(
+        &self,
+        policy: &Policy,
+        route: usize,
+        to: &Authority,
+    ) -> Result<TcpStream, Reason> {
+        let answers = self.resolve(&to.host).await?;
+        let addresses = allowed(
+            &answers,
+            &policy.routes[route].private,
+            &policy.own_networks,
+        )?;
+        let attempt = async {
+            for address in addresses {
+                if let Ok(stream) = self
+                    .network
+                    .connect(SocketAddr::new(address, to.port))
+                    .await
+                {
+                    // Without it small requests wait for acknowledgements.
+                    let _ = stream.set_nodelay(true);
+                    return Ok(stream);
+                }
+            }
+            Err(Reason::UpstreamUnreachable)
+        };
+        timeout(CONNECT_TIMEOUT, attempt)
+            .await
+            .unwrap_or(Err(Reason::UpstreamUnreachable))
+    }
+
+    /// The same with TLS, the destination's certificate verified for its name.
+    pub(crate) async fn tls(
+        &self,
+        policy: &Policy,
+        route: usize,
+        to: &Authority,
+    ) -> Result<TlsStream<TcpStream>, Reason> {
+        let stream = self.tcp(policy, route, to).await?;
+        let name =
+            ServerName::try_from(to.host.as_str().to_owned()).map_err(|_| Reason::UpstreamTls)?;
+        match timeout(TLS_TIMEOUT, self.tls.connect(name, stream)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => {
+                eprintln!("bottle-sidecar: tls to {to}: {error}");
+                Err(Reason::UpstreamTls)
+            }
+            Err(_) => Err(Reason::UpstreamTimeout),
+        }
+    }
+
+    async fn resolve(&self, host: &Host) -> Result<Arc<[IpAddr]>, Reason> {
+        if let Some(answers) = self.kept(host) {
+            return Ok(answers);
+        }
+        let answers = match timeout(RESOLVE_TIMEOUT, self.network.resolve(host.as_str())).await {
+            Ok(Ok(answers)) if (1..=MAX_ADDRESSES).contains(&answers.len()) => Arc::from(answers),
+            _ => return Err(Reason::DnsFailed),
+        };
+        let mut kept = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= MAX_KEPT {
+            kept.clear();
+        }
+        let addresses = Arc::clone(&answers);
+        kept.insert(
+            host.clone(),
+            Answers {
+                since: Instant::now(),
+                addresses,
+            },
+        );
+        Ok(answers)
+    }
+
+    fn kept(&self, host: &Host) -> Option<Arc<[IpAddr]>> {
+        let kept = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get(host)
+            .filter(|answers| answers.since.elapsed() < KEEP)
+            .map(|answers| answers.addresses.clone())
+    }
+}
+
+/// The addresses that may be dialled, IPv4 first: all of the answers or none.
+fn allowed(answers: &[IpAddr], private: &[Cidr], own: &[Cidr]) -> Result<Vec<IpAddr>, Reason> {
+    let mut refused = answers
+        .iter()
+        .filter_map(|address| refusal(*address, private, own));
+    if let Some(reason) = refused.next() {
+        let all = refused.count() + 1 == answers.len();
+        return Err(if all { reason } else { Reason::DnsMixed });
+    }
+    let mut addresses = answers.to_vec();
+    addresses.sort_by_key(IpAddr::is_ipv6);
+    Ok(addresses)
+}
+
+fn refusal(address: IpAddr, private: &[Cidr], own: &[Cidr]) -> Option<Reason> {
+    let class = classify(address);
+    let listed = || private.iter().any(|range| range.contains(address));
+    if class.is_never() {
+        Reason::of_class(class)
+    } else if own.iter().any(|range| range.contains(address)) {
+        Some(Reason::IpOwnNetwork)
+    } else {
+        Reason::of_class(class).filter(|_| !listed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(answers: &[&str], private: &[&str], own: &[&str]) -> Result<Vec<String>, Reason> {
+        let answers: Vec<IpAddr> = answers.iter().map(|a| a.parse().unwrap()).collect();
+        let ranges =
+            |list: &[&str]| -> Vec<Cidr> { list.iter().map(|r| r.parse().unwrap()).collect() };
+        let addresses = allowed(&answers, &ranges(private), &ranges(own))?;
+        Ok(addresses.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn every_answer_must_be_allowed() {
+        assert_eq!(
+            check(&["93.184.216.34"], &[], &[]).unwrap(),
+            ["93.184.216.34"]
+        );
+        assert_eq!(
+            check(&["2606:4700::1", "93.184.216.34"], &[], &[]).unwrap(),
+            ["93.184.216.34", "2606:4700::1"]
+        );
+        assert_eq!(check(&["10.0.0.5"], &[], &[]), Err(Reason::IpPrivate));
+        assert_eq!(
+            check(&["10.0.0.5", "10.0.0.6"], &[], &[]),
+            Err(Reason::IpPrivate)
+        );
+        assert_eq!(
+            check(&["93.184.216.34", "127.0.0.1"], &[], &[]),
+            Err(Reason::DnsMixed)
+        );
+        assert_eq!(
+            check(&["169.254.169.254"], &[], &[]),
+            Err(Reason::IpLinkLocal)
+        );
+    }
+
+    #[test]
+    fn a_route_opens_what_it_lists_and_nothing_else() {
+        assert_eq!(
+            check(&["10.0.0.5"], &["10.0.0.0/24"], &[]).unwrap(),
+            ["10.0.0.5"]
+        );
+        assert_eq!(
+            check(&["10.0.1.5"], &["10.0.0.0/24"], &[]),
+            Err(Reason::IpPrivate)
+        );
+        assert_eq!(
+            check(&["10.0.0.5"], &["10.0.0.0/8"], &["10.0.0.0/28"]),
+            Err(Reason::IpOwnNetwork)
+        );
+        for never in [
+            "127.0.0.1",
+            "0.0.0.0",
+            "169.254.1.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "100.100.100.200",
+        ] {
+            assert!(check(&[never], &["0.0.0.0/0"], &[]).is_err(), "{never}");
+        }
+        for never in [
+            "::1",
+            "::",
+            "fe80::1",
+            "ff02::1",
+            "::ffff:8.8.8.8",
+            "64:ff9b::808:808",
+            "fd00:ec2::254",
+        ] {
+            assert!(
+                check(&[never], &["::/0", "0.0.0.0/0"], &[]).is_err(),
+                "{never}"
+            );
+        }
+    }
+}

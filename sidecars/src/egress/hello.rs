@@ -1,0 +1,133 @@
+//! The first bytes of a connection that should be TLS: who does the client want to talk to?
+//!
+//! They are read, looked at and kept, so that whoever takes the connection over (our TLS or, for a route that
+//! is passed through, the destination) sees the stream from its beginning.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use rustls::server::Acceptor;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use crate::host::Host;
+use crate::reason::Reason;
+
+/// The content type of a TLS handshake record.
+const HANDSHAKE: u8 = 0x16;
+/// A hello is some hundred bytes, with post-quantum keys under 2 KiB.
+const MAX_HELLO: usize = 16 * 1024;
+
+/// What the client said, and its connection with nothing taken out.
+pub(crate) struct Hello<S> {
+    pub(crate) name: Option<Host>,
+    pub(crate) stream: Replay<S>,
+}
+
+/// Reads a ClientHello. `read` is what came in before.
+pub(crate) async fn read<S: AsyncRead + Unpin>(
+    mut stream: S,
+    read: &[u8],
+) -> Result<Hello<S>, Reason> {
+    let mut buffer = read.to_vec();
+    let mut acceptor = Acceptor::default();
+    let mut fed = 0;
+    loop {
+        if buffer.first().is_some_and(|&first| first != HANDSHAKE) {
+            return Err(Reason::NotTls);
+        }
+        while fed < buffer.len() {
+            fed += acceptor
+                .read_tls(&mut &buffer[fed..])
+                .map_err(|_| Reason::NotTls)?;
+            let accepted = acceptor.accept().map_err(|_| Reason::NotTls)?;
+            if let Some(accepted) = accepted {
+                let name = accepted
+                    .client_hello()
+                    .server_name()
+                    .map(|name| Host::parse(name.as_bytes()));
+                let name = match name {
+                    None => None,
+                    Some(Ok(host)) => Some(host),
+                    Some(Err(_)) => return Err(Reason::HostInvalid),
+                };
+                return Ok(Hello {
+                    name,
+                    stream: Replay {
+                        buffer,
+                        at: 0,
+                        stream,
+                    },
+                });
+            }
+        }
+        if buffer.len() >= MAX_HELLO {
+            return Err(Reason::NotTls);
+        }
+        if stream
+            .read_buf(&mut buffer)
+            .await
+            .map_err(|_| Reason::NotTls)?
+            == 0
+        {
+            return Err(Reason::NotTls);
+        }
+    }
+}
+
+/// A stream with some bytes put back in front.
+pub(crate) struct Replay<S> {
+    buffer: Vec<u8>,
+    at: usize,
+    stream: S,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Replay<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.buffer.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, out);
+        }
+        let kept = &self.buffer[self.at..];
+        let count = kept.len().min(out.remaining());
+        out.put_slice(&kept[..count]);
+        self.at += count;
+        if self.at == self.buffer.len() {
+            self.buffer = Vec::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Replay<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,222 @@
+//! The egress proxy: the bottle's only way out.
+//!
+//! Two ways in (an explicit proxy, and transparent TLS and HTTP behind a DNS responder that answers allowed
+//! names with this address), one policy. The order is always the same: parse, normalise, compare the names,
+//! decide, check for credentials, resolve, classify, connect, verify, rewrite, forward, look through, record.
+//!
+//! * `listen`, `dns`: what accepts
+//! * `proxy`, `transparent`, `tunnel`, `hello`: from a connection to a session
+//! * `session`, `upstream`, `websocket`, `body`, `denial`: from a request to an answer
+//! * `dial`: from a name to a verified connection
+
+mod body;
+mod denial;
+mod dial;
+mod dns;
+mod hello;
+mod listen;
+mod proxy;
+mod run;
+mod session;
+mod status;
+mod transparent;
+mod tunnel;
+mod upstream;
+mod websocket;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+
+use crate::audit::{Audit, Writer};
+use crate::ca::{Ca, CaError};
+use crate::credential::Slots;
+use crate::policy::{self, LoadError, Policy};
+use dial::Dialer;
+
+pub use dial::{Boxed, Network, System};
+pub use listen::{Bound, Ports};
+pub use run::{Running, run, start};
+pub(crate) use status::DEFAULT_SOCKET;
+
+/// Connections at once, of all ways in together.
+const MAX_CONNECTIONS: usize = 256;
+
+/// Where everything is.
+pub struct Settings {
+    /// Holds `policy.json`, `mitmproxy-ca.pem` and perhaps `upstream-ca.pem`.
+    pub config_dir: PathBuf,
+    /// Holds `audit.jsonl`.
+    pub audit_dir: PathBuf,
+    /// The socket that `health` asks.
+    pub status_socket: PathBuf,
+    /// The ports of the listeners; 0 lets the system choose.
+    pub ports: Ports,
+}
+
+/// Why the proxy does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The policy is not usable.
+    #[error("{}: {error}", path.display())]
+    Policy {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        error: LoadError,
+    },
+    /// The CA is not usable.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// TLS cannot be set up.
+    #[error("tls: {0}")]
+    Tls(#[from] rustls::Error),
+    /// A file cannot be read or written.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A listener or thread cannot be made.
+    #[error("{what}: {error}")]
+    System {
+        /// What was to be made.
+        what: String,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// What all connections share.
+pub(crate) struct Egress {
+    policy: watch::Sender<Arc<Policy>>,
+    audit: Audit,
+    dialer: Dialer,
+    acceptor: TlsAcceptor,
+    connections: Arc<Semaphore>,
+    /// True once the proxy is going down.
+    draining: watch::Sender<bool>,
+}
+
+impl Egress {
+    fn new(
+        settings: &Settings,
+        network: Box<dyn Network>,
+        slots: &Slots<'_>,
+    ) -> Result<(Self, Writer), StartError> {
+        let policy = Arc::new(read_policy(&settings.config_dir, slots, None)?);
+        let ca = Ca::read(&settings.config_dir.join("mitmproxy-ca.pem"))?;
+        let roots = read_roots(&settings.config_dir.join("upstream-ca.pem"))?;
+        let audit_path = settings.audit_dir.join("audit.jsonl");
+        let (audit, writer) =
+            Audit::open(&audit_path, policy.bottle.clone()).map_err(|error| StartError::File {
+                path: audit_path,
+                error,
+            })?;
+        let egress = Self {
+            policy: watch::Sender::new(policy),
+            audit,
+            dialer: Dialer::new(network, Arc::new(client_config(roots)?)),
+            acceptor: Arc::new(server_config(ca)?).into(),
+            connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            draining: watch::Sender::new(false),
+        };
+        Ok((egress, writer))
+    }
+
+    /// The policy as it is now.
+    fn policy(&self) -> Arc<Policy> {
+        self.policy.borrow().clone()
+    }
+
+    /// Reads the policy again; a bad one changes nothing.
+    fn reload(&self, config_dir: &Path, slots: &Slots<'_>) -> Result<(), StartError> {
+        let policy = read_policy(config_dir, slots, Some(&self.policy()))?;
+        self.audit.set_log(policy.log);
+        self.policy.send_replace(Arc::new(policy));
+        Ok(())
+    }
+}
+
+fn read_policy(
+    config_dir: &Path,
+    slots: &Slots<'_>,
+    before: Option<&Policy>,
+) -> Result<Policy, StartError> {
+    let path = config_dir.join("policy.json");
+    let json = match fs::read(&path) {
+        Ok(json) => json,
+        Err(error) => return Err(StartError::File { path, error }),
+    };
+    let policy = policy::read(&json).and_then(|document| policy::load(document, slots, before));
+    let policy = policy.map_err(|error| StartError::Policy { path, error })?;
+    for credential in policy
+        .routes
+        .iter()
+        .filter_map(|route| route.credential.as_ref())
+    {
+        if !credential.is_available() {
+            eprintln!(
+                "bottle-sidecar: slot {} is not set or not usable (at least 8 characters, no control characters); \
+                 its route answers credential_unavailable",
+                credential.slot()
+            );
+        }
+    }
+    Ok(policy)
+}
+
+/// The public roots, and those of the operator's own CAs if there are any.
+fn read_roots(path: &Path) -> Result<RootCertStore, StartError> {
+    let mut roots = RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
+    let failed = |error| StartError::File {
+        path: path.to_owned(),
+        error,
+    };
+    let pem = match fs::read(path) {
+        Ok(pem) => pem,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(roots),
+        Err(error) => return Err(failed(error)),
+    };
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| failed(io::Error::other(error)))?;
+        roots
+            .add(certificate)
+            .map_err(|error| failed(io::Error::other(error)))?;
+    }
+    Ok(roots)
+}
+
+fn client_config(roots: RootCertStore) -> Result<ClientConfig, StartError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Towards the agent: HTTP/1.1 only, so that there is one syntax to check, and tickets instead of a session
+/// store, so that a returning client costs no memory.
+fn server_config(ca: Ca) -> Result<ServerConfig, StartError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(ca));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.ticketer = rustls::crypto::ring::Ticketer::new()?;
+    Ok(config)
+}

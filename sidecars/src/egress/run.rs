@@ -1,0 +1,223 @@
+//! Start, reload, drain.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use super::listen::{self, Bound, Kind, Ports, Workers};
+use super::{Egress, MAX_CONNECTIONS, Network, Settings, StartError, System, dns, status};
+use crate::audit::Writer;
+use crate::credential::Slots;
+
+/// How long open connections have to end by themselves.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A proxy that is running.
+pub struct Running {
+    settings: Settings,
+    bound: Bound,
+    egress: Arc<Egress>,
+    front: JoinHandle<()>,
+    workers: Vec<JoinHandle<()>>,
+    writer: Writer,
+}
+
+/// Starts the proxy; when this returns, every listener answers.
+pub fn start(
+    settings: Settings,
+    network: Box<dyn Network>,
+    slots: &Slots<'_>,
+) -> Result<Running, StartError> {
+    let (egress, writer) = Egress::new(&settings, network, slots)?;
+    let egress = Arc::new(egress);
+    let failed = |what: &str, error: io::Error| StartError::System {
+        what: what.into(),
+        error,
+    };
+    let (workers, threads) = Workers::start(&egress).map_err(|error| failed("worker", error))?;
+    // What accepts has a thread of its own, so that a busy worker delays no one at the door.
+    let runtime = Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build();
+    let runtime = runtime.map_err(|error| failed("runtime", error))?;
+    let (ready, opened) = mpsc::channel();
+    let (shared, socket, ports) = (
+        egress.clone(),
+        settings.status_socket.clone(),
+        settings.ports,
+    );
+    let front = thread::Builder::new().name("front".into()).spawn(move || {
+        runtime.block_on(async {
+            let bound = open_all(&shared, &socket, ports, Arc::new(workers)).await;
+            let is_open = bound.is_ok();
+            // Nobody waits any more if the thread that started us is gone.
+            let _ = ready.send(bound);
+            if is_open {
+                drain(&shared).await;
+            }
+        });
+    });
+    let front = front.map_err(|error| failed("thread", error))?;
+    match opened.recv() {
+        Ok(bound) => Ok(Running {
+            settings,
+            bound: bound?,
+            egress,
+            front,
+            workers: threads,
+            writer,
+        }),
+        Err(_) => Err(failed(
+            "front",
+            io::Error::other("ended before it was ready"),
+        )),
+    }
+}
+
+/// Waits until the proxy is told to go down, and then for its connections.
+async fn drain(egress: &Egress) {
+    // The sender lives in `egress`, so this ends only when the proxy goes down.
+    let _ = egress
+        .draining
+        .subscribe()
+        .wait_for(|draining| *draining)
+        .await;
+    let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
+    // Holding every place means that no connection is left.
+    let _ = timeout(GRACE, egress.connections.acquire_many(all)).await;
+}
+
+async fn open_all(
+    egress: &Arc<Egress>,
+    socket: &Path,
+    ports: Ports,
+    workers: Arc<Workers>,
+) -> Result<Bound, StartError> {
+    let address = egress.policy().listen;
+    let failed = |port: u16| {
+        move |error| StartError::System {
+            what: format!("listener on {address} port {port}"),
+            error,
+        }
+    };
+    let dns_tcp = listen::bind(address, ports.dns)
+        .await
+        .map_err(failed(ports.dns))?;
+    let local = |listener: &tokio::net::TcpListener| listener.local_addr().map_err(failed(0));
+    let dns_address = local(&dns_tcp)?;
+    let dns_udp = UdpSocket::bind(dns_address)
+        .await
+        .map_err(failed(ports.dns))?;
+    let proxy = listen::bind(address, ports.proxy)
+        .await
+        .map_err(failed(ports.proxy))?;
+    let https = listen::bind(address, ports.https)
+        .await
+        .map_err(failed(ports.https))?;
+    let http = listen::bind(address, ports.http)
+        .await
+        .map_err(failed(ports.http))?;
+    let bound = Bound {
+        proxy: local(&proxy)?,
+        https: local(&https)?,
+        http: local(&http)?,
+        dns: dns_address,
+    };
+    for (listener, kind) in [
+        (proxy, Kind::Proxy),
+        (https, Kind::Https),
+        (http, Kind::Http),
+    ] {
+        tokio::spawn(workers.clone().accept(egress.clone(), listener, kind));
+    }
+    tokio::spawn(dns::serve_udp(egress.clone(), dns_udp));
+    tokio::spawn(dns::serve_tcp(egress.clone(), dns_tcp));
+    // Last: whoever sees this socket may rely on all the others.
+    let status = status::bind(socket).map_err(|error| StartError::File {
+        path: socket.into(),
+        error,
+    })?;
+    tokio::spawn(status::serve(egress.clone(), status));
+    Ok(bound)
+}
+
+impl Running {
+    /// Where the listeners are.
+    pub fn bound(&self) -> Bound {
+        self.bound
+    }
+
+    /// Reads the policy again. A bad one changes nothing.
+    pub fn reload(&self, slots: &Slots<'_>) -> Result<(), StartError> {
+        self.egress.reload(&self.settings.config_dir, slots)
+    }
+
+    /// Stops accepting, lets open connections finish for a while, and brings the audit to its end.
+    pub fn stop(self) {
+        self.egress.draining.send_replace(true);
+        // With the front go the queues of the workers, so they end too, and with them what is still open. A
+        // thread that panicked has nothing left to finish.
+        for thread in std::iter::once(self.front).chain(self.workers) {
+            let _ = thread.join();
+        }
+        status::remove(&self.settings.status_socket);
+        // The last way to the writer.
+        drop(self.egress);
+        self.writer.finish();
+    }
+}
+
+/// Runs until SIGTERM or SIGINT; SIGHUP reads the policy again.
+pub fn run(settings: Settings) -> Result<(), StartError> {
+    let slots = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|value| Zeroizing::new(value.into_bytes()))
+    };
+    let system = |what: &str| {
+        let what = what.to_owned();
+        move |error| StartError::System { what, error }
+    };
+    let runtime = Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(system("runtime"))?;
+    // Before anything else, so that a signal during the start is not lost.
+    let (mut hangup, mut terminate, mut interrupt) = {
+        let _entered = runtime.enter();
+        let listen = |kind| signal(kind).map_err(system("signal handler"));
+        (
+            listen(SignalKind::hangup())?,
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::interrupt())?,
+        )
+    };
+    let running = start(settings, Box::new(System), &slots)?;
+    eprintln!(
+        "bottle-sidecar: egress listens on {}",
+        running.bound().proxy.ip()
+    );
+    runtime.block_on(async {
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => match running.reload(&slots) {
+                    Ok(()) => eprintln!("bottle-sidecar: policy reloaded"),
+                    Err(error) => eprintln!("bottle-sidecar: policy not reloaded, the last good one stays: {error}"),
+                },
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+            }
+        }
+    });
+    running.stop();
+    Ok(())
+}

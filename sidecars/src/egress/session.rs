@@ -1,0 +1,332 @@
+//! From a request to an answer: the one pipeline every way in ends in.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HOST, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::http::uri;
+use hyper::{Request, Response, StatusCode, Uri, Version};
+
+use super::body::{Answer, Progress, Relay, Upload};
+use super::upstream::{Sent, Upstream};
+use super::websocket::Handshake;
+use super::{Egress, denial};
+use crate::audit::{Entry, Way};
+use crate::credential::{Credential, check_head};
+use crate::headers;
+use crate::host::{Authority, HostError};
+use crate::policy::{Policy, Question, Scheme, Tls};
+use crate::reason::Reason;
+use crate::stream::Stream;
+
+/// What a connection's requests can be for.
+pub(crate) enum Target {
+    /// The end of a TLS tunnel and nothing else.
+    Tunnel(Authority),
+    /// Whatever the `Host` header says, on this port: a connection that was led here.
+    Led(u16),
+    /// Whatever the absolute URL says: an explicit proxy.
+    Asked,
+}
+
+/// One client connection.
+pub(crate) struct Session {
+    egress: Arc<Egress>,
+    way: Way,
+    target: Target,
+    upstream: Mutex<Option<Upstream>>,
+}
+
+/// An allowed request on its way.
+struct Exchange {
+    policy: Arc<Policy>,
+    route: usize,
+    scheme: Scheme,
+    to: Authority,
+    handshake: Option<Handshake>,
+    progress: Arc<Progress>,
+}
+
+impl Exchange {
+    fn credential(&self) -> Option<&Credential> {
+        self.policy.routes[self.route].credential.as_ref()
+    }
+}
+
+impl Session {
+    pub(crate) fn new(
+        egress: Arc<Egress>,
+        way: Way,
+        target: Target,
+        upstream: Option<Upstream>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            egress,
+            way,
+            target,
+            upstream: Mutex::new(upstream),
+        })
+    }
+
+    /// Answers one request.
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Answer>, Infallible> {
+        let mut entry = match self.egress.audit.begin(self.way).await {
+            Ok(entry) => entry,
+            Err(reason) => return Ok(denial::unrecorded(reason)),
+        };
+        Ok(match self.exchange(request, &mut entry).await {
+            Ok((exchange, response)) => relay(exchange, response, entry),
+            Err(reason) => refuse(reason, &mut entry),
+        })
+    }
+
+    async fn exchange(
+        &self,
+        mut request: Request<Incoming>,
+        entry: &mut Entry,
+    ) -> Result<(Exchange, Response<Incoming>), Reason> {
+        let record = entry.record();
+        record.method = Some(request.method().clone());
+        let policy = self.egress.policy();
+        record.path = Some(policy.clean(request.uri().path()).to_owned());
+        headers::check_request(request.headers())?;
+        let scheme = self.scheme();
+        record.plain_http = scheme == Scheme::Http;
+        let to = self.authority(&request)?;
+        record.host = Some(policy.clean(to.host.as_str()).into());
+        record.port = Some(to.port);
+
+        let decision = policy.decide(&Question {
+            scheme,
+            host: to.host.as_str(),
+            port: to.port,
+            method: request.method(),
+            path: request.uri().path(),
+            query: request.uri().query(),
+            headers: request.headers(),
+        });
+        record.rule = decision
+            .route
+            .map(|route| policy.routes[route].rule.clone());
+        let route = match decision.route {
+            Some(route) if decision.is_allowed() => route,
+            _ => return Err(decision.reason),
+        };
+        if policy.routes[route].tls() == Tls::Passthrough {
+            return Err(Reason::TunnelOnly);
+        }
+        if let Some(budget) = &policy.routes[route].budget {
+            budget.take_request()?;
+        }
+        let handshake = Handshake::of(&mut request)?;
+        let exchange = Exchange {
+            policy,
+            route,
+            scheme,
+            to,
+            handshake,
+            progress: Arc::default(),
+        };
+        if let Some(credential) = exchange.credential() {
+            record.slot = Some(credential.slot().clone());
+        }
+
+        let (mut parts, body) = request.into_parts();
+        rewrite(&mut parts, &exchange)?;
+        let body = Upload::new(body, exchange.progress.clone(), &exchange.policy, route);
+        let response = self.send(Request::from_parts(parts, body), &exchange).await;
+        // A body that was stopped on its way breaks the connection; what stopped it is the better answer.
+        let response = response.map_err(|reason| exchange.progress.stopped().unwrap_or(reason))?;
+        if exchange.credential().is_some() && is_encoded(&response) {
+            return Err(Reason::EncodedResponse);
+        }
+        Ok((exchange, response))
+    }
+
+    fn scheme(&self) -> Scheme {
+        match self.target {
+            Target::Tunnel(_) => Scheme::Https,
+            Target::Led(_) | Target::Asked => Scheme::Http,
+        }
+    }
+
+    /// The one destination of a request: everything that names it must name the same.
+    fn authority(&self, request: &Request<Incoming>) -> Result<Authority, Reason> {
+        let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
+        let uri = request.uri();
+        match &self.target {
+            Target::Tunnel(to) => {
+                let host = host.ok_or(Reason::RequestMalformed)?;
+                let agrees = |name: &uri::Authority| {
+                    uri.scheme() == Some(&uri::Scheme::HTTPS)
+                        && to.agrees_with(name.as_str().as_bytes(), 443)
+                };
+                let same = to.agrees_with(host, 443) && uri.authority().is_none_or(agrees);
+                if same {
+                    Ok(to.clone())
+                } else {
+                    Err(Reason::AuthorityMismatch)
+                }
+            }
+            Target::Led(port) => {
+                let host = host.ok_or(Reason::RequestMalformed)?;
+                let to = Authority::parse(host, Some(80)).map_err(unusable)?;
+                let agrees = |name: &uri::Authority| to.agrees_with(name.as_str().as_bytes(), 80);
+                let same = to.port == *port && uri.authority().is_none_or(agrees);
+                if same {
+                    Ok(to)
+                } else {
+                    Err(Reason::AuthorityMismatch)
+                }
+            }
+            Target::Asked => {
+                let name = uri.authority().ok_or(Reason::RequestMalformed)?;
+                if uri.scheme() != Some(&uri::Scheme::HTTP) {
+                    return Err(Reason::RequestMalformed);
+                }
+                let to = Authority::parse(name.as_str().as_bytes(), Some(80)).map_err(unusable)?;
+                let same = host.is_none_or(|host| to.agrees_with(host, 80));
+                if same {
+                    Ok(to)
+                } else {
+                    Err(Reason::AuthorityMismatch)
+                }
+            }
+        }
+    }
+
+    /// Sends the request over the connection there is, or over a new one.
+    async fn send(
+        &self,
+        mut request: Request<Upload>,
+        exchange: &Exchange,
+    ) -> Result<Response<Incoming>, Reason> {
+        let idle = self
+            .upstream
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(mut upstream) = idle
+            && upstream.is_usable(&exchange.policy, &exchange.to).await
+        {
+            match upstream.send(request).await? {
+                Sent::Answered(response) => return Ok(self.keep(upstream, response)),
+                Sent::NotSent(unsent) => request = unsent,
+            }
+        }
+        let (policy, to) = (exchange.policy.clone(), exchange.to.clone());
+        let mut upstream =
+            Upstream::open(&self.egress, policy, exchange.route, exchange.scheme, to).await?;
+        match upstream.send(request).await? {
+            Sent::Answered(response) => Ok(self.keep(upstream, response)),
+            Sent::NotSent(_) => Err(Reason::UpstreamFailed),
+        }
+    }
+
+    fn keep(&self, upstream: Upstream, response: Response<Incoming>) -> Response<Incoming> {
+        *self.upstream.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream);
+        response
+    }
+}
+
+/// Makes the head that goes out: our own view of the destination, nothing that belongs to this connection, no
+/// secret where none belongs, and last of all the credential.
+fn rewrite(parts: &mut Parts, exchange: &Exchange) -> Result<(), Reason> {
+    headers::clean_request(&mut parts.headers);
+    check_head(parts, &exchange.policy.needles, exchange.credential())?;
+    if parts.uri.authority().is_some() {
+        let target = parts
+            .uri
+            .path_and_query()
+            .cloned()
+            .unwrap_or(uri::PathAndQuery::from_static("/"));
+        parts.uri = Uri::from(target);
+    }
+    parts.version = Version::HTTP_11;
+    parts.headers.insert(HOST, host_header(exchange)?);
+    if let Some(credential) = exchange.credential() {
+        credential.inject(parts)?;
+        // A compressed answer could not be looked through.
+        parts
+            .headers
+            .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
+    if let Some(handshake) = &exchange.handshake {
+        handshake.ask(&mut parts.headers, exchange.credential().is_some());
+    }
+    Ok(())
+}
+
+fn host_header(exchange: &Exchange) -> Result<HeaderValue, Reason> {
+    let Authority { host, port } = &exchange.to;
+    let default = match exchange.scheme {
+        Scheme::Https => 443,
+        Scheme::Http => 80,
+    };
+    let value = if *port == default {
+        HeaderValue::from_str(host.as_str())
+    } else {
+        HeaderValue::try_from(exchange.to.to_string())
+    };
+    value.map_err(|_| Reason::HostInvalid)
+}
+
+fn is_encoded(response: &Response<Incoming>) -> bool {
+    let mut codings = response.headers().get_all(CONTENT_ENCODING).iter();
+    codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+fn unusable(error: HostError) -> Reason {
+    match error {
+        HostError::IpLiteral => Reason::IpLiteral,
+        HostError::Invalid => Reason::HostInvalid,
+    }
+}
+
+/// The destination's answer, made fit for the agent.
+fn relay(
+    exchange: Exchange,
+    mut response: Response<Incoming>,
+    mut entry: Entry,
+) -> Response<Answer> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return match exchange.handshake {
+            Some(handshake) if handshake.is_accepted(&response) => {
+                let needles = exchange.policy.routes[exchange.route]
+                    .credential
+                    .as_ref()
+                    .and_then(Credential::needles);
+                handshake.join(response, needles.cloned(), entry)
+            }
+            _ => refuse(Reason::UpstreamFailed, &mut entry),
+        };
+    }
+    let mut reason = Reason::Allowed;
+    let mut scrub = None;
+    headers::clean_response(response.headers_mut());
+    if let Some(needles) = exchange.credential().and_then(Credential::needles) {
+        if headers::clean_credentialed_response(response.headers_mut(), needles) > 0 {
+            reason = Reason::CredentialReflected;
+        }
+        // A reason phrase of the destination's own words is one more place to write a secret into.
+        response.extensions_mut().clear();
+        scrub = Some(Stream::new(needles.clone()));
+    }
+    entry.record().status = Some(response.status().as_u16());
+    *response.version_mut() = Version::HTTP_11;
+    let progress = exchange.progress.clone();
+    response.map(|body| Answer::Relay(Relay::new(body, entry, progress, scrub, reason)))
+}
+
+/// Our own answer. The record is finished with it.
+pub(crate) fn refuse(reason: Reason, entry: &mut Entry) -> Response<Answer> {
+    let record = entry.record();
+    record.reason = reason;
+    record.status = Some(reason.status().as_u16());
+    denial::answer(record)
+}

@@ -1,0 +1,90 @@
+//! Connections that were led here by the DNS responder: they believe they are talking to the destination.
+
+use std::sync::Arc;
+
+use hyper::service::service_fn;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::hello::Replay;
+use super::listen::{self, Guard, HEAD_TIMEOUT};
+use super::session::{Session, Target};
+use super::{Egress, tunnel};
+use crate::audit::{Entry, Way};
+use crate::host::Authority;
+use crate::policy::{Scheme, Tls};
+use crate::reason::Reason;
+
+/// What the client thinks it connected to, whatever port we listen on.
+const HTTPS: u16 = 443;
+const HTTP: u16 = 80;
+
+/// A fatal TLS alert, `access_denied`: the one word we can say before there is a certificate.
+const ACCESS_DENIED: &[u8] = &[0x15, 3, 3, 0, 2, 2, 49];
+
+/// Serves one connection to the HTTP port.
+pub(crate) async fn serve_http(egress: Arc<Egress>, stream: TcpStream, _guard: Guard) {
+    let session = Session::new(egress.clone(), Way::Transparent, Target::Led(HTTP), None);
+    let service = service_fn(move |request| session.clone().answer(request));
+    listen::serve(&egress, stream, HEAD_TIMEOUT, service).await;
+}
+
+/// Serves one connection to the HTTPS port.
+pub(crate) async fn serve_https(egress: Arc<Egress>, stream: TcpStream, _guard: Guard) {
+    let Ok(mut entry) = egress.audit.begin(Way::Transparent).await else {
+        return;
+    };
+    if let Err(reason) = take_over(&egress, stream, &mut entry).await {
+        entry.record().reason = reason;
+    }
+}
+
+async fn take_over(
+    egress: &Arc<Egress>,
+    stream: TcpStream,
+    entry: &mut Entry,
+) -> Result<(), Reason> {
+    let hello = tunnel::hello(stream, &[]).await?;
+    let host = hello.name.ok_or(Reason::SniMissing)?;
+    let to = Authority { host, port: HTTPS };
+    let record = entry.record();
+    let policy = egress.policy();
+    record.host = Some(policy.clean(to.host.as_str()).into());
+    record.port = Some(to.port);
+    let decision = policy.decide_destination(Scheme::Https, to.host.as_str(), to.port);
+    record.rule = decision
+        .route
+        .map(|route| policy.routes[route].rule.clone());
+    let route = match decision.route {
+        Some(route) if decision.is_allowed() => route,
+        _ => return Err(deny(decision.reason, hello.stream).await),
+    };
+    match policy.routes[route].tls() {
+        Tls::Inspect => {
+            tunnel::inspect(
+                egress.clone(),
+                Way::Transparent,
+                to,
+                None,
+                hello.stream,
+                entry,
+            )
+            .await
+        }
+        Tls::Passthrough => {
+            let server = match egress.dialer.tcp(&policy, route, &to).await {
+                Ok(server) => server,
+                Err(reason) => return Err(deny(reason, hello.stream).await),
+            };
+            tunnel::pass(egress, &to, hello.stream, server, entry).await;
+            Ok(())
+        }
+    }
+}
+
+async fn deny(reason: Reason, mut stream: Replay<TcpStream>) -> Reason {
+    // The client may be gone; the record has the reason in any case.
+    let _ = stream.write_all(ACCESS_DENIED).await;
+    let _ = stream.shutdown().await;
+    reason
+}

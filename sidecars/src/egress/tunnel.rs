@@ -1,0 +1,110 @@
+//! What happens to a connection that speaks TLS: opened with the bottle's CA, or passed through closed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::Egress;
+use super::hello::{self, Hello, Replay};
+use super::listen::{self, KEEP_ALIVE};
+use super::session::{Session, Target};
+use super::upstream::Upstream;
+use crate::audit::{Entry, Way};
+use crate::host::Authority;
+use crate::policy::{Policy, Scheme};
+use crate::reason::Reason;
+
+/// How long a client has for its hello and its half of the handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a tunnel that is passed through may be silent.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// Reads who the client wants to talk to.
+pub(crate) async fn hello<S: AsyncRead + Unpin>(
+    stream: S,
+    read: &[u8],
+) -> Result<Hello<S>, Reason> {
+    timeout(HANDSHAKE_TIMEOUT, hello::read(stream, read))
+        .await
+        .unwrap_or(Err(Reason::ClientTimeout))
+}
+
+/// Opens the TLS and serves the requests inside; each has a record of its own, so `entry` is for what goes wrong
+/// before. `upstream` is a connection that was made already.
+pub(crate) async fn inspect<S>(
+    egress: Arc<Egress>,
+    way: Way,
+    to: Authority,
+    upstream: Option<Upstream>,
+    stream: Replay<S>,
+    entry: &mut Entry,
+) -> Result<(), Reason>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let stream = match timeout(HANDSHAKE_TIMEOUT, egress.acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(_)) => return Err(Reason::TlsHandshakeFailed),
+        Err(_) => return Err(Reason::ClientTimeout),
+    };
+    entry.cancel();
+    let session = Session::new(egress.clone(), way, Target::Tunnel(to), upstream);
+    let service = service_fn(move |request| session.clone().answer(request));
+    listen::serve(&egress, stream, KEEP_ALIVE, service).await;
+    Ok(())
+}
+
+/// Joins both sides without looking, until one ends, both are silent or the policy no longer allows it.
+pub(crate) async fn pass<S>(
+    egress: &Egress,
+    to: &Authority,
+    mut client: Replay<S>,
+    mut server: TcpStream,
+    entry: &mut Entry,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut sent, mut received) = (0, 0);
+    let mut reason = Reason::Allowed;
+    let mut policies = egress.policy.subscribe();
+    let (client_read, client_write) = tokio::io::split(&mut client);
+    let (server_read, server_write) = server.split();
+    let revoked = async {
+        let still = |policy: &Arc<Policy>| is_passed(policy, to);
+        // An error means the proxy is going down, which ends the tunnel as well.
+        let _ = policies.wait_for(|policy| !still(policy)).await;
+    };
+    tokio::select! {
+        _ = async { tokio::join!(copy(client_read, server_write, &mut sent), copy(server_read, client_write, &mut received)) } => {}
+        () = revoked => reason = Reason::PolicyChanged,
+    }
+    let record = entry.record();
+    record.bytes_out = sent;
+    record.bytes_in = received;
+    record.reason = reason;
+}
+
+fn is_passed(policy: &Policy, to: &Authority) -> bool {
+    let decision = policy.decide_destination(Scheme::Https, to.host.as_str(), to.port);
+    decision.is_allowed()
+}
+
+async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, count: &mut u64) {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let read = match timeout(IDLE, from.read(&mut buffer)).await {
+            Ok(Ok(read)) if read > 0 => read,
+            _ => break,
+        };
+        *count += read as u64;
+        if to.write_all(&buffer[..read]).await.is_err() {
+            break;
+        }
+    }
+    // The other side may be gone already.
+    let _ = to.shutdown().await;
+}

@@ -1,0 +1,193 @@
+//! What of a message's head may go on to the other side.
+
+use hyper::HeaderMap;
+use hyper::header::{self, HeaderName, HeaderValue};
+
+use crate::needles::Needles;
+use crate::reason::Reason;
+
+/// Fields that concern one connection, or that tell an upstream to act on something other than what was
+/// checked: another client, another method, another URL.
+pub(crate) fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+            | "expect"
+            | "forwarded"
+            | "via"
+            | "x-real-ip"
+            | "x-http-method"
+            | "x-http-method-override"
+            | "x-method-override"
+            | "x-original-url"
+            | "x-rewrite-url"
+    ) || name.starts_with("proxy-")
+        || name.starts_with("x-forwarded-")
+}
+
+/// Fields an agent would put a credential of its own into.
+pub(crate) fn is_credential(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "authorization" | "cookie" | "x-api-key" | "api-key" | "x-goog-api-key" | "private-token"
+    )
+}
+
+/// Takes out every credential the agent sent.
+pub(crate) fn remove_credentials(headers: &mut HeaderMap) {
+    remove(headers, is_credential);
+}
+
+/// Refuses heads that two parsers could read differently. The HTTP library has refused the rest: folded lines,
+/// control characters, spaces before a colon, contradicting lengths. A head with both a length and chunks
+/// reaches us as chunks only and closes its connection; as we frame every message anew, nothing hides in it.
+pub(crate) fn check_request(headers: &HeaderMap) -> Result<(), Reason> {
+    if headers.get_all(header::HOST).iter().nth(1).is_some() {
+        return Err(Reason::RequestMalformed);
+    }
+    if let Some(coding) = headers.get(header::TRANSFER_ENCODING) {
+        let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+        let twice = headers
+            .get_all(header::TRANSFER_ENCODING)
+            .iter()
+            .nth(1)
+            .is_some();
+        if !chunked || twice || headers.contains_key(header::CONTENT_LENGTH) {
+            return Err(Reason::RequestMalformed);
+        }
+    }
+    Ok(())
+}
+
+/// Makes a checked request head fit to send on. `Transfer-Encoding` stays: it is known to be `chunked`, and
+/// without it the body of a GET would be dropped.
+pub(crate) fn clean_request(headers: &mut HeaderMap) {
+    let nominated = nominated(headers);
+    remove(headers, |name| {
+        *name != header::TRANSFER_ENCODING
+            && (is_hop_by_hop(name.as_str()) || is_named(&nominated, name))
+    });
+}
+
+/// Makes a response head fit to hand on. `Alt-Svc` would invite the client to a protocol that is not looked at.
+pub(crate) fn clean_response(headers: &mut HeaderMap) {
+    let nominated = nominated(headers);
+    remove(headers, |name| {
+        *name == header::ALT_SVC || is_hop_by_hop(name.as_str()) || is_named(&nominated, name)
+    });
+}
+
+/// Takes everything out of a response head that is, or could stand in for, the credential that was put in.
+pub(crate) fn clean_credentialed_response(headers: &mut HeaderMap, needles: &Needles) -> u32 {
+    remove(headers, |name| {
+        *name == header::SET_COOKIE
+            || matches!(
+                name.as_str(),
+                "authentication-info" | "proxy-authentication-info"
+            )
+    });
+    let mut hits = 0;
+    for value in headers.values_mut() {
+        if needles.find(value.as_bytes()).next().is_some() {
+            let mut clean = value.as_bytes().to_vec();
+            hits += needles.redact(&mut clean);
+            *value = HeaderValue::from_bytes(&clean).unwrap_or(HeaderValue::from_static(""));
+        }
+    }
+    hits
+}
+
+/// The fields a `Connection` header names. Those that frame the message are ours to write, not to be named away.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&b| b == b','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        .filter(|name| {
+            !matches!(
+                name.as_str(),
+                "host" | "content-length" | "transfer-encoding" | "close"
+            )
+        })
+        .collect()
+}
+
+fn is_named(nominated: &[HeaderName], name: &HeaderName) -> bool {
+    nominated.contains(name)
+}
+
+fn remove(headers: &mut HeaderMap, is_doomed: impl Fn(&HeaderName) -> bool) {
+    // Nearly every message has few of them or none, and an empty vector costs nothing.
+    let doomed: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_doomed(name))
+        .cloned()
+        .collect();
+    for name in doomed {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn what_is_named_in_connection_goes_but_framing_stays() {
+        let mut headers = map(&[
+            ("connection", "close, X-Secret, content-length, host"),
+            ("connection", "x-other"),
+            ("x-secret", "1"),
+            ("x-other", "1"),
+            ("content-length", "3"),
+            ("host", "api.example.com"),
+            ("x-kept", "1"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("proxy-authorization", "Basic eDp5"),
+            ("x-http-method-override", "DELETE"),
+        ]);
+        clean_request(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-length", "host", "x-kept"]);
+    }
+
+    #[test]
+    fn ambiguous_heads_are_refused() {
+        let bad = [
+            map(&[("host", "a"), ("host", "a")]),
+            map(&[("transfer-encoding", "gzip, chunked")]),
+            map(&[
+                ("transfer-encoding", "chunked"),
+                ("transfer-encoding", "chunked"),
+            ]),
+            map(&[("transfer-encoding", "chunked"), ("content-length", "3")]),
+        ];
+        for headers in bad {
+            assert_eq!(
+                check_request(&headers),
+                Err(Reason::RequestMalformed),
+                "{headers:?}"
+            );
+        }
+        assert_eq!(
+            check_request(&map(&[("host", "a"), ("transfer-encoding", "chunked")])),
+            Ok(())
+        );
+    }
+}

@@ -1,0 +1,281 @@
+//! Finding secrets in what passes by, in every form a server or an agent would plausibly write them.
+//!
+//! This is a net, not a proof: an agent that may write to a destination can always invent an encoding.
+//! What it stops is the echo, the log line, the accident, and the lazy attack.
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError, MatchKind};
+use base64::Engine;
+use base64::alphabet::{STANDARD, URL_SAFE};
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
+use zeroize::Zeroizing;
+
+use crate::credential::Credential;
+
+/// Shorter forms would be found everywhere.
+pub(crate) const MIN_LENGTH: usize = 8;
+
+/// What stands where a secret stood. One byte for one byte, so that lengths announced earlier stay true.
+const FILLER: u8 = b'*';
+
+/// What was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A credential's value.
+    Secret,
+    /// The placeholder with this number; see [`Needles::placeholder`].
+    Placeholder(usize),
+}
+
+/// A set of byte strings to look for.
+///
+/// Lives as long as its policy; the automaton's own tables are not wiped when it goes.
+pub(crate) struct Needles {
+    automaton: Option<AhoCorasick>,
+    patterns: Vec<(Zeroizing<Vec<u8>>, Found)>,
+    placeholders: Vec<Box<str>>,
+    /// Bytes some pattern begins with: lets the search for a cut-off beginning skip nearly everything.
+    first: Box<[bool; 256]>,
+    longest: usize,
+}
+
+impl Needles {
+    /// All secrets and placeholders of a bottle: for what leaves.
+    pub(crate) fn of_bottle<'a>(
+        credentials: impl Iterator<Item = &'a Credential>,
+    ) -> Result<Self, BuildError> {
+        let mut patterns = Vec::new();
+        let mut placeholders: Vec<Box<str>> = Vec::new();
+        for credential in credentials {
+            if let Some(secret) = credential.secret() {
+                patterns.extend(forms(secret).into_iter().map(|form| (form, Found::Secret)));
+            }
+            let Some(placeholder) = credential.placeholder() else {
+                continue;
+            };
+            if placeholder.len() >= MIN_LENGTH
+                && !placeholders.iter().any(|known| **known == *placeholder)
+            {
+                let found = Found::Placeholder(placeholders.len());
+                patterns.extend(
+                    forms(placeholder.as_bytes())
+                        .into_iter()
+                        .map(|form| (form, found)),
+                );
+                placeholders.push(placeholder.into());
+            }
+        }
+        Self::new(patterns, placeholders)
+    }
+
+    /// One secret: for the answers of the route it is used on.
+    pub(crate) fn of_secret(secret: &[u8]) -> Result<Self, BuildError> {
+        Self::new(
+            forms(secret)
+                .into_iter()
+                .map(|form| (form, Found::Secret))
+                .collect(),
+            Vec::new(),
+        )
+    }
+
+    fn new(
+        mut patterns: Vec<(Zeroizing<Vec<u8>>, Found)>,
+        placeholders: Vec<Box<str>>,
+    ) -> Result<Self, BuildError> {
+        patterns.sort_by(|(a, _), (b, _)| a.cmp(b));
+        patterns.dedup_by(|(a, _), (b, _)| a == b);
+        let mut first = Box::new([false; 256]);
+        for (pattern, _) in &patterns {
+            first[usize::from(pattern[0])] = true;
+        }
+        // The contiguous form is a fraction of a DFA's size, and a handful of secrets must fit in a few MB.
+        let automaton = AhoCorasick::builder()
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
+            .match_kind(MatchKind::LeftmostLongest)
+            .build(patterns.iter().map(|(pattern, _)| pattern.as_slice()))?;
+        Ok(Self {
+            automaton: (!patterns.is_empty()).then_some(automaton),
+            longest: patterns
+                .iter()
+                .map(|(pattern, _)| pattern.len())
+                .max()
+                .unwrap_or(0),
+            patterns,
+            placeholders,
+            first,
+        })
+    }
+
+    /// Whether there is nothing to look for.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.automaton.is_none()
+    }
+
+    /// The placeholder behind [`Found::Placeholder`].
+    pub(crate) fn placeholder(&self, number: usize) -> Option<&str> {
+        self.placeholders.get(number).map(AsRef::as_ref)
+    }
+
+    /// Everything found, in order and without overlaps.
+    pub(crate) fn find<'a>(
+        &'a self,
+        haystack: &'a [u8],
+    ) -> impl Iterator<Item = (std::ops::Range<usize>, Found)> + 'a {
+        let matches = self
+            .automaton
+            .iter()
+            .flat_map(move |automaton| automaton.find_iter(haystack));
+        matches.map(|m| (m.range(), self.patterns[m.pattern().as_usize()].1))
+    }
+
+    /// Blacks out everything found; says how much that was.
+    pub(crate) fn redact(&self, data: &mut [u8]) -> u32 {
+        let spots: Vec<_> = self.find(data).map(|(range, _)| range).collect();
+        for spot in &spots {
+            data[spot.clone()].fill(FILLER);
+        }
+        u32::try_from(spots.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Where a pattern might have begun that `haystack` cuts off; its length if there is no such place.
+    pub(crate) fn cut_off(&self, haystack: &[u8]) -> usize {
+        let from = haystack
+            .len()
+            .saturating_sub(self.longest.saturating_sub(1));
+        let begins = |at: usize| {
+            let tail = &haystack[at..];
+            self.first[usize::from(tail[0])]
+                && self
+                    .patterns
+                    .iter()
+                    .any(|(pattern, _)| pattern.len() > tail.len() && pattern.starts_with(tail))
+        };
+        (from..haystack.len())
+            .find(|&at| begins(at))
+            .unwrap_or(haystack.len())
+    }
+}
+
+/// The ways a value is commonly written. Shorter ones than [`MIN_LENGTH`] are left out.
+fn forms(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
+    let each = |write: &dyn Fn(u8) -> String| {
+        Zeroizing::new(value.iter().flat_map(|&b| write(b).into_bytes()).collect())
+    };
+    let raw = |b: u8| char::from(b).to_string();
+    let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    let mut forms: Vec<Zeroizing<Vec<u8>>> = vec![
+        Zeroizing::new(value.to_vec()),
+        each(&|b| format!("{b:02x}")),
+        each(&|b| format!("{b:02X}")),
+        each(&|b| {
+            if unreserved(b) {
+                raw(b)
+            } else {
+                format!("%{b:02X}")
+            }
+        }),
+        each(&|b| {
+            if unreserved(b) {
+                raw(b)
+            } else {
+                format!("%{b:02x}")
+            }
+        }),
+        each(&|b| format!("%{b:02X}")),
+        each(&|b| format!("%{b:02x}")),
+        each(&|b| match b {
+            b'"' | b'\\' => format!("\\{}", char::from(b)),
+            _ => raw(b),
+        }),
+        each(&|b| match b {
+            b'"' | b'\\' | b'/' => format!("\\{}", char::from(b)),
+            _ => raw(b),
+        }),
+        each(&|b| format!("\\u{b:04x}")),
+        each(&|b| format!("\\u{b:04X}")),
+        each(&|b| match b {
+            b'&' => "&amp;".into(),
+            b'<' => "&lt;".into(),
+            b'>' => "&gt;".into(),
+            b'"' => "&quot;".into(),
+            b'\'' => "&#39;".into(),
+            _ => raw(b),
+        }),
+        each(&|b| format!("&#{b};")),
+        each(&|b| format!("&#x{b:x};")),
+    ];
+    for alphabet in [&STANDARD, &URL_SAFE] {
+        let engine = GeneralPurpose::new(alphabet, NO_PAD);
+        forms.extend((0..3).map(|offset| base64_inside(&engine, value, offset)));
+    }
+    forms.retain(|form| form.len() >= MIN_LENGTH);
+    forms
+}
+
+/// The characters of base64 that depend on `value` alone when `offset` unknown bytes stand before it (counted
+/// modulo three) and anything after it.
+fn base64_inside(engine: &GeneralPurpose, value: &[u8], offset: usize) -> Zeroizing<Vec<u8>> {
+    let mut padded = Zeroizing::new(vec![0; offset]);
+    padded.extend_from_slice(value);
+    let encoded = Zeroizing::new(engine.encode(&*padded));
+    let begin = (offset * 8).div_ceil(6);
+    let end = padded.len() * 8 / 6;
+    Zeroizing::new(encoded.as_bytes()[begin..end].to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECRET: &[u8] = b"sk-test/\"4b5+c6d7\\e8==";
+
+    fn first(needles: &Needles, haystack: &[u8]) -> Option<Found> {
+        needles.find(haystack).next().map(|(_, found)| found)
+    }
+
+    #[test]
+    fn finds_every_form() {
+        let needles = Needles::of_secret(SECRET).unwrap();
+        for form in forms(SECRET) {
+            let haystack = [b"before ".as_slice(), &form, b" after"].concat();
+            assert_eq!(
+                first(&needles, &haystack),
+                Some(Found::Secret),
+                "{}",
+                form.escape_ascii()
+            );
+        }
+        assert_eq!(first(&needles, b"nothing of the kind"), None);
+    }
+
+    #[test]
+    fn nothing_to_look_for_finds_nothing() {
+        let needles = Needles::of_bottle(std::iter::empty()).unwrap();
+        assert!(needles.is_empty());
+        assert_eq!(first(&needles, b"anything"), None);
+        assert_eq!(needles.cut_off(b"anything"), 8);
+    }
+
+    #[test]
+    fn a_cut_off_beginning_is_where_it_begins() {
+        let needles = Needles::of_secret(b"abcdefgh12").unwrap();
+        assert_eq!(needles.cut_off(b"xxabcdefgh1"), 2);
+        assert_eq!(needles.cut_off(b"xxa"), 2);
+        assert_eq!(needles.cut_off(b"xx!"), 3);
+        assert_eq!(needles.cut_off(b""), 0);
+    }
+
+    proptest! {
+        /// Whatever stands around it, base64 of a text that holds the secret is recognised.
+        #[test]
+        fn finds_base64_in_any_alignment(before in ".{0,7}", after in ".{0,7}") {
+            let needles = Needles::of_secret(SECRET).unwrap();
+            let text = [before.as_bytes(), SECRET, after.as_bytes()].concat();
+            for alphabet in [&STANDARD, &URL_SAFE] {
+                let encoded = GeneralPurpose::new(alphabet, NO_PAD).encode(&text);
+                prop_assert_eq!(first(&needles, encoded.as_bytes()), Some(Found::Secret));
+            }
+        }
+    }
+}

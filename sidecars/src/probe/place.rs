@@ -1,0 +1,192 @@
+//! The place itself: mounts, addresses, environment.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::Path;
+
+use nix::ifaddrs::getifaddrs;
+
+use super::{Outcome, describe};
+
+const MOUNTS: &str = "/proc/self/mountinfo";
+
+/// Where engines put their sockets. One of these is the whole host.
+const ENGINE_SOCKETS: [&str; 6] = [
+    "/var/run/docker.sock",
+    "/run/docker.sock",
+    "/run/containerd/containerd.sock",
+    "/run/crio/crio.sock",
+    "/run/podman/podman.sock",
+    "/run/docker/containerd/containerd.sock",
+];
+
+/// The engine binds these into every container, the last two as process 1 when asked for one; they are its own files.
+const OF_THE_ENGINE: [&str; 5] = [
+    "/etc/hosts",
+    "/etc/hostname",
+    "/etc/resolv.conf",
+    "/sbin/docker-init",
+    "/usr/sbin/docker-init",
+];
+
+/// File systems that hold no files of the host. A part of one of them mounted elsewhere is how engines hide things.
+const OF_THE_KERNEL: [&str; 10] = [
+    "proc", "sysfs", "tmpfs", "devtmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "overlay",
+    "aufs",
+];
+
+/// Engine sockets and folders of the host.
+pub(super) fn mounts() -> Outcome {
+    let table = match fs::read_to_string(MOUNTS) {
+        Ok(table) => table,
+        Err(error) => return Outcome::not_tried(format!("{MOUNTS}: {}", describe(&error))),
+    };
+    let mut found = host_mounts(&table);
+    let sockets = ENGINE_SOCKETS
+        .iter()
+        .filter(|path| is_socket(Path::new(path)));
+    found.extend(sockets.map(|path| format!("socket {path}")));
+    match found.as_slice() {
+        [] => Outcome::closed("none"),
+        list => Outcome::open(list.join(", ")),
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.file_type().is_socket())
+}
+
+/// `source -> target` for every mount that shows a part of another file system, which is what a bind of the host is.
+fn host_mounts(table: &str) -> Vec<String> {
+    table.lines().filter_map(host_mount).collect()
+}
+
+fn host_mount(line: &str) -> Option<String> {
+    let (before, after) = line.split_once(" - ")?;
+    let mut fields = before.split(' ').skip(3);
+    let (root, target) = (fields.next()?, fields.next()?);
+    let kind = after.split(' ').next()?;
+    let named_socket = root.ends_with(".sock") || target.ends_with(".sock");
+    let part = root != "/" && !OF_THE_KERNEL.contains(&kind) && !OF_THE_ENGINE.contains(&target);
+    // A whole disk mounted below the root is as bad as a part of one.
+    let whole = root == "/" && target != "/" && !OF_THE_KERNEL.contains(&kind);
+    (named_socket || part || whole).then(|| format!("{root} -> {target}"))
+}
+
+/// Every interface with its addresses. Open when there is one besides the loopback.
+pub(super) fn interfaces() -> Outcome {
+    let addresses = match addresses() {
+        Ok(addresses) => addresses,
+        Err(outcome) => return outcome,
+    };
+    let told: Vec<String> = addresses
+        .iter()
+        .map(|(name, list)| {
+            list.iter()
+                .fold(name.clone(), |text, ip| format!("{text} {ip}"))
+        })
+        .collect();
+    Outcome {
+        reached: addresses.keys().any(|name| name != "lo"),
+        detail: told.join("; "),
+    }
+}
+
+/// IPv6 addresses other than the loopback's: with one, a bridge without any IPv4 address answers by its link-local one.
+pub(super) fn ipv6() -> Outcome {
+    let addresses = match addresses() {
+        Ok(addresses) => addresses,
+        Err(outcome) => return outcome,
+    };
+    let found: Vec<String> = addresses
+        .iter()
+        .flat_map(|(name, list)| list.iter().map(move |ip| (name, ip)))
+        .filter(|(_, ip)| ip.is_ipv6() && !ip.is_loopback())
+        .map(|(name, ip)| format!("{name} {ip}"))
+        .collect();
+    match found.as_slice() {
+        [] => Outcome::closed("none"),
+        list => Outcome::open(list.join("; ")),
+    }
+}
+
+fn addresses() -> Result<BTreeMap<String, Vec<IpAddr>>, Outcome> {
+    let list = getifaddrs().map_err(Outcome::not_tried)?;
+    let mut by_name: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+    for entry in list {
+        let addresses = by_name.entry(entry.interface_name).or_default();
+        let Some(address) = entry.address else {
+            continue;
+        };
+        if let Some(v4) = address.as_sockaddr_in() {
+            addresses.push(v4.ip().into());
+        } else if let Some(v6) = address.as_sockaddr_in6() {
+            addresses.push(v6.ip().into());
+        }
+    }
+    Ok(by_name)
+}
+
+/// Whether a variable is set. Its value is never told: it may be what must not be told.
+pub(super) fn variable(name: &str) -> Outcome {
+    match std::env::var_os(name) {
+        Some(value) => Outcome::open(format!("set, {} bytes", value.len())),
+        None => Outcome::closed("not set"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_container_shows_nothing_of_the_host() {
+        let table = "\
+600 500 0:50 / / rw - overlay overlay rw,lowerdir=/var/lib/docker/overlay2/x
+601 600 0:51 / /proc rw - proc proc rw
+602 600 0:52 / /dev rw - tmpfs tmpfs rw
+603 600 0:48 / /dev/mqueue rw - mqueue mqueue rw
+604 600 259:1 /var/lib/docker/containers/x/hosts /etc/hosts rw - ext4 /dev/root rw
+605 600 259:1 /var/lib/docker/containers/x/resolv.conf /etc/resolv.conf rw - ext4 /dev/root rw
+606 600 0:25 /docker/x /sys/fs/cgroup/memory ro - cgroup cgroup rw
+607 600 0:51 /sys /proc/sys ro - proc proc rw
+609 600 259:1 /usr/bin/tini-static /usr/sbin/docker-init ro - ext4 /dev/root rw
+608 600 0:52 /null /proc/kcore rw - tmpfs tmpfs rw
+";
+        assert_eq!(host_mounts(table), Vec::<String>::new());
+    }
+
+    #[test]
+    fn folders_disks_and_sockets_of_the_host_are_seen() {
+        let table = "\
+610 600 259:1 /home/me/work /workspace rw - ext4 /dev/root rw
+611 600 0:30 /docker.sock /var/run/docker.sock rw - tmpfs tmpfs rw
+612 600 259:2 / /mnt/disk rw - xfs /dev/sdb1 rw
+613 600 0:40 /x /with\\040space rw shared:1 master:2 - btrfs /dev/sdc rw
+";
+        assert_eq!(
+            host_mounts(table),
+            [
+                "/home/me/work -> /workspace",
+                "/docker.sock -> /var/run/docker.sock",
+                "/ -> /mnt/disk",
+                "/x -> /with\\040space"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_loopback_is_always_there() {
+        let outcome = interfaces();
+        assert!(outcome.detail.contains("lo 127.0.0.1"), "{outcome:?}");
+    }
+
+    #[test]
+    fn a_variable_is_never_quoted() {
+        let path = std::env::var("PATH").expect("set");
+        let outcome = variable("PATH");
+        assert!(outcome.reached && !outcome.detail.contains(&path));
+    }
+}

@@ -1,0 +1,204 @@
+//! The credential goes where it belongs, once, and nowhere else.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::world::{Message, PLACEHOLDER, SECRET, Stream, World, ask, credentialed, echo, get};
+
+fn world() -> World {
+    World::new(
+        &json!([credentialed("api.example.com"), {"host": "other.example.com", "ports": [443]}]),
+    )
+}
+
+#[test]
+fn it_is_put_in_and_the_agents_own_are_taken_out() {
+    let world = world();
+    for headers in [
+        String::new(),
+        format!("x-api-key: {PLACEHOLDER}\r\n"),
+        format!("x-api-key: {PLACEHOLDER}\r\nconnection: x-api-key, close\r\n"),
+        "authorization: Bearer mine\r\ncookie: a=b\r\nproxy-authorization: Basic eDp5\r\n"
+            .to_owned(),
+    ] {
+        world.request("api.example.com", &get("api.example.com", "/", &headers));
+        let seen = world.seen().pop().unwrap();
+        assert_eq!(seen.all("x-api-key"), [SECRET], "{headers}");
+        assert_eq!(seen.all("accept-encoding"), ["identity"]);
+        for gone in [
+            "authorization",
+            "cookie",
+            "proxy-authorization",
+            "connection",
+        ] {
+            assert!(seen.all(gone).is_empty(), "{gone}: {seen:?}");
+        }
+    }
+    assert_eq!(world.records(4)[0]["slot"], "EGRESS_TOKEN_0");
+}
+
+#[test]
+fn it_goes_to_no_other_destination() {
+    let world = world();
+    world.request(
+        "other.example.com",
+        &get("other.example.com", "/", "authorization: Bearer mine\r\n"),
+    );
+    let seen = world.seen().pop().unwrap();
+    assert!(!format!("{seen:?}").contains(SECRET));
+    assert_eq!(seen.all("authorization"), ["Bearer mine"]);
+}
+
+#[test]
+fn misuse_is_refused_and_never_sent() {
+    let world = world();
+    let post = |host: &str, body: &str| {
+        format!(
+            "POST / HTTP/1.1\r\nhost: {host}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let (api, other) = ("api.example.com", "other.example.com");
+    let cases = [
+        (
+            api,
+            get(api, "/", "x-api-key: sk-mine\r\n"),
+            "foreign_credential",
+        ),
+        (
+            api,
+            get(api, "/", &format!("x-other: {PLACEHOLDER}\r\n")),
+            "placeholder_misuse",
+        ),
+        (
+            api,
+            get(api, &format!("/?k={PLACEHOLDER}"), ""),
+            "placeholder_misuse",
+        ),
+        (
+            other,
+            get(other, "/", &format!("x-api-key: {PLACEHOLDER}\r\n")),
+            "placeholder_misuse",
+        ),
+        (
+            other,
+            get(other, "/", &format!("x-api-key: {SECRET}\r\n")),
+            "secret_leak",
+        ),
+        (other, get(other, &format!("/{SECRET}"), ""), "secret_leak"),
+        (other, post(other, &format!("a={SECRET}&b")), "secret_leak"),
+        (
+            other,
+            post(other, &format!("a={PLACEHOLDER}&b")),
+            "placeholder_misuse",
+        ),
+        (api, post(api, &format!("a={SECRET}&b")), "secret_leak"),
+    ];
+    for (host, raw, reason) in cases {
+        let answer = world.request(host, &raw);
+        assert_eq!(
+            (answer.status(), answer.reason().as_str()),
+            (403, reason),
+            "{raw}"
+        );
+    }
+    assert!(!format!("{:?}", world.seen()).contains(SECRET));
+    // An agent that reads its environment repeats the placeholder in the conversation.
+    let answer = world.request(api, &post(api, &format!("{{\"text\":\"{PLACEHOLDER}\"}}")));
+    assert_eq!(answer.status(), 200);
+}
+
+#[test]
+fn an_echo_is_blacked_out() {
+    let world = world();
+    let answer = world.request("api.example.com", &get("api.example.com", "/", ""));
+    assert!(!answer.text().contains(SECRET));
+    assert!(
+        answer
+            .text()
+            .contains(&format!("x-api-key: {}\n", "*".repeat(SECRET.len()))),
+        "{}",
+        answer.text()
+    );
+    assert_eq!(world.records(1)[0]["reason"], "credential_reflected");
+}
+
+#[test]
+fn an_echo_in_pieces_or_in_the_head_is_blacked_out() {
+    let handler = |message: &Message, stream: &mut dyn Stream| {
+        let secret = message.all("x-api-key")[0].to_owned();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nlocation: /?k={secret}\r\nset-cookie: a=b\r\nalt-svc: h3\r\ntransfer-encoding: chunked\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        for byte in format!("<{secret}>").bytes() {
+            stream
+                .write_all(&[b'1', b'\r', b'\n', byte, b'\r', b'\n'])
+                .unwrap();
+            stream.flush().unwrap();
+        }
+        stream.write_all(b"0\r\n\r\n").is_ok()
+    };
+    let world = World::with(&json!([credentialed("api.example.com")]), Arc::new(handler));
+    let answer = world.request("api.example.com", &get("api.example.com", "/", ""));
+    let stars = "*".repeat(SECRET.len());
+    assert_eq!(answer.text(), format!("<{stars}>"));
+    assert_eq!(answer.all("location"), [format!("/?k={stars}")]);
+    assert!(answer.all("set-cookie").is_empty() && answer.all("alt-svc").is_empty());
+}
+
+#[test]
+fn a_compressed_answer_is_refused() {
+    let handler = |_: &Message, stream: &mut dyn Stream| {
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 1\r\n\r\nx")
+            .is_ok()
+    };
+    let world = World::with(&json!([credentialed("api.example.com")]), Arc::new(handler));
+    let answer = world.request(
+        "api.example.com",
+        &get("api.example.com", "/", "accept-encoding: gzip\r\n"),
+    );
+    assert_eq!(
+        (answer.status(), answer.reason().as_str()),
+        (502, "encoded_response")
+    );
+}
+
+#[test]
+fn an_empty_slot_fails_closed() {
+    let mut route = credentialed("api.example.com");
+    route["auth"]["slot"] = "EGRESS_TOKEN_9".into();
+    let world = World::with(&json!([route]), Arc::new(echo));
+    let answer = world.request("api.example.com", &get("api.example.com", "/", ""));
+    assert_eq!(
+        (answer.status(), answer.reason().as_str()),
+        (502, "credential_unavailable")
+    );
+    assert!(world.seen().is_empty());
+}
+
+#[test]
+fn nothing_secret_is_recorded() {
+    let world = world();
+    let mut stream = world.tunnel("api.example.com", 443);
+    ask(
+        &mut stream,
+        &get("api.example.com", "/?q=private-query", ""),
+    );
+    ask(
+        &mut stream,
+        &get("api.example.com", &format!("/{SECRET}"), ""),
+    );
+    world.request(
+        "other.example.com",
+        &get("other.example.com", "/", &format!("x: {SECRET}\r\n")),
+    );
+    let records = world.records(3);
+    let text = format!("{records:?}");
+    assert!(
+        !text.contains(SECRET) && !text.contains("private-query"),
+        "{text}"
+    );
+}

@@ -1,0 +1,210 @@
+//! Reload, drain, audit, and the program around the proxy.
+
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::world::{SECRET, World, ask, get, read_message, slots};
+
+fn route(host: &str) -> Value {
+    json!({"source": "demo.yaml:1", "host": host, "ports": [443]})
+}
+
+#[test]
+fn a_reload_counts_from_the_next_request_on() {
+    let world = World::new(&json!([route("api.example.com")]));
+    let mut stream = world.tunnel("api.example.com", 443);
+    assert_eq!(
+        ask(&mut stream, &get("api.example.com", "/", "")).status(),
+        200
+    );
+
+    fs::write(world.dir.path().join("policy.json"), "{").unwrap();
+    let running = world.running.as_ref().unwrap();
+    let problem = running.reload(&slots).unwrap_err().to_string();
+    assert!(problem.contains("policy.json"), "{problem}");
+    assert_eq!(
+        ask(&mut stream, &get("api.example.com", "/", "")).status(),
+        200
+    );
+
+    world.write_policy(&json!([route("other.example.com")]));
+    running.reload(&slots).unwrap();
+    assert_eq!(
+        ask(&mut stream, &get("api.example.com", "/", "")).reason(),
+        "host_not_allowed"
+    );
+    assert_eq!(
+        world
+            .request("other.example.com", &get("other.example.com", "/", ""))
+            .status(),
+        200
+    );
+}
+
+#[test]
+fn budgets_hold_and_survive_a_reload() {
+    let mut limited = route("api.example.com");
+    limited["limits"] = json!({"requests": 3, "bytes_out": 10});
+    let world = World::new(&json!([limited.clone()]));
+    let mut stream = world.tunnel("api.example.com", 443);
+    assert_eq!(
+        ask(&mut stream, &get("api.example.com", "/", "")).status(),
+        200
+    );
+    world.write_policy(&json!([limited, route("other.example.com")]));
+    world.running.as_ref().unwrap().reload(&slots).unwrap();
+    let large = "POST / HTTP/1.1\r\nhost: api.example.com\r\ncontent-length: 11\r\n\r\n12345678901";
+    assert_eq!(ask(&mut stream, large).reason(), "limit_bytes_out");
+    let mut stream = world.tunnel("api.example.com", 443);
+    assert_eq!(
+        ask(&mut stream, &get("api.example.com", "/", "")).status(),
+        200
+    );
+    let answer = ask(&mut stream, &get("api.example.com", "/", ""));
+    assert_eq!(
+        (answer.status(), answer.reason().as_str()),
+        (429, "limit_requests")
+    );
+}
+
+#[test]
+fn stopping_ends_idle_connections_and_keeps_the_records() {
+    let mut world = World::new(&json!([route("api.example.com")]));
+    let mut stream = world.tunnel("api.example.com", 443);
+    assert_eq!(
+        ask(&mut stream, &get("api.example.com", "/", "")).status(),
+        200
+    );
+    let began = std::time::Instant::now();
+    world.running.take().unwrap().stop();
+    assert!(began.elapsed() < Duration::from_secs(3));
+    assert!(read_message(&mut stream, true).is_none());
+    assert_eq!(world.records(1).len(), 1);
+}
+
+#[test]
+fn records_are_chained() {
+    let world = World::new(&json!([route("api.example.com")]));
+    let mut stream = world.tunnel("api.example.com", 443);
+    for _ in 0..5 {
+        ask(&mut stream, &get("api.example.com", "/", ""));
+    }
+    world.records(5);
+    let text = fs::read_to_string(world.dir.path().join("audit.jsonl")).unwrap();
+    let mut prev = "0".repeat(64);
+    for (number, line) in text.lines().enumerate() {
+        let record: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(
+            (&record["prev"], &record["seq"]),
+            (&json!(prev), &json!(number))
+        );
+        let hash = ring::digest::digest(&ring::digest::SHA256, line.as_bytes());
+        prev = hash
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+    }
+}
+
+fn sidecar(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bottle-sidecar"))
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn check_and_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("policy.json");
+    let file = path.to_str().unwrap();
+    fs::write(
+        &path,
+        crate::world::policy(&json!([route("api.example.com")])).to_string(),
+    )
+    .unwrap();
+
+    let output = sidecar(&["check", file]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("https://api.example.com:443"));
+    let output = sidecar(&["why", file, "GET", "https://api.example.com/x"]);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (output.status.code(), &answer["source"]),
+        (Some(0), &json!("demo.yaml:1"))
+    );
+    let output = sidecar(&["why", file, "GET", "https://evil.test/x"]);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (output.status.code(), &answer["reason"]),
+        (Some(3), &json!("host_not_allowed"))
+    );
+
+    fs::write(&path, r#"{"schema":"bottle.policy/v2"}"#).unwrap();
+    let output = sidecar(&["check", file]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with("bottle-sidecar: "));
+}
+
+/// The program itself: starts, is healthy, refuses, reloads, ends with 0.
+#[test]
+fn the_program() {
+    let world = World::new(&json!([route("api.example.com")]));
+    let dir = world.dir.path().join("program");
+    fs::create_dir(&dir).unwrap();
+    for file in ["policy.json", "mitmproxy-ca.pem"] {
+        fs::copy(world.dir.path().join(file), dir.join(file)).unwrap();
+    }
+    let dir = dir.to_str().unwrap();
+    let socket = format!("{dir}/status.sock");
+    let health = |wait: &str| {
+        sidecar(&["health", "--wait", wait, "--status-socket", &socket])
+            .status
+            .code()
+    };
+    assert_eq!(health("0"), Some(1));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bottle-sidecar"))
+        .args([
+            "egress",
+            "--config-dir",
+            dir,
+            "--audit-dir",
+            dir,
+            "--status-socket",
+            &socket,
+        ])
+        .args([
+            "--proxy-port",
+            "0",
+            "--https-port=0",
+            "--http-port",
+            "0",
+            "--dns-port",
+            "0",
+        ])
+        .env("EGRESS_TOKEN_0", SECRET)
+        .spawn()
+        .unwrap();
+    assert_eq!(health("10"), Some(0));
+    let pid = child.id().to_string();
+    let signal = |name: &str| {
+        assert!(
+            Command::new("kill")
+                .args([name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    };
+    signal("-HUP");
+    assert_eq!(health("10"), Some(0));
+    signal("-TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(health("0"), Some(1));
+    std::io::stdout().flush().unwrap();
+}

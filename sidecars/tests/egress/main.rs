@@ -1,0 +1,15 @@
+//! The whole proxy on loopback: real sockets, real TLS on both sides, a network whose names the tests choose.
+//!
+//! The proxy runs in this process with every check in place; only the two things that need the outside world,
+//! resolving a name and connecting to a checked address, are ours (see `world`).
+
+// A test that cannot go on says so by panicking; clippy's exception for tests ends at their helpers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod agreement;
+mod credentials;
+mod dns;
+mod lifecycle;
+mod policy;
+mod streams;
+mod world;

@@ -1,0 +1,166 @@
+//! Bodies stream; connections are reused; WebSocket is a tunnel only once it is one.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::world::{Message, Stream, World, ask, credentialed, get, read_message};
+
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+fn upgrade() -> String {
+    get(
+        "api.example.com",
+        "/ws",
+        &format!(
+            "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: {KEY}\r\n"
+        ),
+    )
+}
+
+#[test]
+fn events_are_not_held_back() {
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let handler = move |_: &Message, stream: &mut dyn Stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+        for _ in 0..3 {
+            stream.write_all(b"9\r\ndata: 1\n\n\r\n").unwrap();
+            stream.flush().unwrap();
+            // The next event only comes when the client has this one.
+            wait.lock()
+                .unwrap()
+                .recv_timeout(Duration::from_secs(10))
+                .unwrap();
+        }
+        stream.write_all(b"0\r\n\r\n").is_ok()
+    };
+    let world = World::with(&json!([credentialed("api.example.com")]), Arc::new(handler));
+    let mut stream = world.tunnel("api.example.com", 443);
+    stream
+        .write_all(get("api.example.com", "/", "").as_bytes())
+        .unwrap();
+    assert_eq!(read_message(&mut stream, false).unwrap().status(), 200);
+    for _ in 0..3 {
+        let mut event = [0; 14];
+        stream.read_exact(&mut event).unwrap();
+        assert_eq!(&event, b"9\r\ndata: 1\n\n\r\n");
+        go.send(()).unwrap();
+    }
+}
+
+#[test]
+fn large_bodies_pass_both_ways_over_one_connection() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let handler = |message: &Message, stream: &mut dyn Stream| {
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
+            message.body.len()
+        )
+        .unwrap();
+        stream.write_all(&message.body).is_ok()
+    };
+    let world = World::with(&json!([credentialed("api.example.com")]), Arc::new(handler));
+    let mut stream = world.tunnel("api.example.com", 443);
+    let body: String = (0..1_000_000)
+        .map(|n| char::from(b'a' + u8::try_from(n % 23).unwrap()))
+        .collect();
+    for _ in 0..3 {
+        let raw = format!(
+            "POST /v1 HTTP/1.1\r\nhost: api.example.com\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        assert_eq!(ask(&mut stream, &raw).text(), body);
+        connections.fetch_add(1, Ordering::Relaxed);
+    }
+    let dials = world
+        .network
+        .log()
+        .iter()
+        .filter(|line| line.starts_with("connect"))
+        .count();
+    assert_eq!(dials, 1);
+    let record = &world.records(3)[2];
+    assert_eq!(
+        (&record["bytes_in"], &record["bytes_out"]),
+        (&json!(1_000_000), &json!(1_000_000))
+    );
+}
+
+#[test]
+fn an_upstream_that_closed_is_dialled_again() {
+    let handler = |_: &Message, stream: &mut dyn Stream| {
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+            .unwrap();
+        false
+    };
+    let world = World::with(
+        &json!([{"host": "api.example.com", "ports": [443]}]),
+        Arc::new(handler),
+    );
+    let mut stream = world.tunnel("api.example.com", 443);
+    for _ in 0..3 {
+        assert_eq!(
+            ask(&mut stream, &get("api.example.com", "/", "")).text(),
+            "ok"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn websocket_is_joined_after_the_destination_agreed() {
+    let handler = |_: &Message, stream: &mut dyn Stream| {
+        let head = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {ACCEPT}\r\nsec-websocket-protocol: chat\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.flush().unwrap();
+        let mut buffer = [0; 5];
+        stream.read_exact(&mut buffer).unwrap();
+        assert_eq!(&buffer, b"hello");
+        stream.write_all(b"world").unwrap();
+        false
+    };
+    let world = World::with(&json!([credentialed("api.example.com")]), Arc::new(handler));
+    let mut stream = world.tunnel("api.example.com", 443);
+    stream.write_all(upgrade().as_bytes()).unwrap();
+    let answer = read_message(&mut stream, false).unwrap();
+    assert_eq!(answer.status(), 101);
+    assert_eq!(answer.all("sec-websocket-protocol"), ["chat"]);
+    stream.write_all(b"hello").unwrap();
+    let mut buffer = [0; 5];
+    stream.read_exact(&mut buffer).unwrap();
+    assert_eq!(&buffer, b"world");
+    drop(stream);
+    assert_eq!(world.records(1)[0]["status"], 101);
+}
+
+#[test]
+fn a_destination_that_does_not_agree_gets_no_tunnel() {
+    let ok: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    let wrong = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: AAAA\r\n\r\n";
+    for (reply, status) in [(ok, 200), (wrong.as_slice(), 502)] {
+        let handler = move |_: &Message, stream: &mut dyn Stream| stream.write_all(reply).is_ok();
+        let routes =
+            json!([{"host": "api.example.com", "ports": [443], "matches": [{"methods": ["GET"]}]}]);
+        let world = World::with(&routes, Arc::new(handler));
+        let mut stream = world.tunnel("api.example.com", 443);
+        assert_eq!(ask(&mut stream, &upgrade()).status(), status);
+        // What follows is a request like any other.
+        let smuggled =
+            "POST /denied HTTP/1.1\r\nhost: api.example.com\r\ncontent-length: 0\r\n\r\n";
+        let _ = stream.write_all(smuggled.as_bytes());
+        if let Some(answer) = read_message(&mut stream, true) {
+            assert_eq!(answer.reason(), "method_not_allowed");
+        }
+        assert_eq!(world.seen().len(), 1);
+    }
+}

@@ -1,0 +1,74 @@
+//! Where the programs under test are.
+
+use std::path::{Path, PathBuf};
+
+const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// One of the bottle tools: in `$BOTTLE_BIN_DIR`, or beside this test.
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn tool(name: &str) -> PathBuf {
+    let folder = std::env::var_os("BOTTLE_BIN_DIR").map_or_else(profile_folder, PathBuf::from);
+    built(folder.join(name), name)
+}
+
+/// A program of this crate, always the one that was built with this test.
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn own(name: &str) -> PathBuf {
+    built(profile_folder().join(name), name)
+}
+
+fn built(path: PathBuf, name: &str) -> PathBuf {
+    assert!(
+        path.is_file(),
+        "{name} is not at {}; build it first: cargo build --workspace",
+        path.display()
+    );
+    path
+}
+
+/// The static sidecar, `$BOTTLE_SIDECAR` or from the target folder; nothing when it was not built.
+#[must_use]
+pub fn sidecar() -> Option<PathBuf> {
+    static_binary("BOTTLE_SIDECAR", "bottle-sidecar")
+}
+
+/// The static test kit, `$BOTTLE_TESTKIT` or from the target folder; nothing when it was not built.
+#[must_use]
+pub fn testkit() -> Option<PathBuf> {
+    static_binary("BOTTLE_TESTKIT", "bottle-testkit")
+}
+
+fn static_binary(variable: &str, name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(variable).map_or_else(
+        || {
+            target_folder()
+                .join(STATIC_TARGET)
+                .join("release")
+                .join(name)
+        },
+        PathBuf::from,
+    );
+    path.is_file().then_some(path)
+}
+
+/// `target/debug`, from `target/debug/deps/TEST` or `target/debug/PROGRAM`.
+fn profile_folder() -> PathBuf {
+    let test = std::env::current_exe().expect("this program has a path");
+    let folder = test.parent().expect("a program is in a folder");
+    match folder.file_name() {
+        Some(name) if name == "deps" => folder.parent().unwrap_or(folder).to_owned(),
+        _ => folder.to_owned(),
+    }
+}
+
+fn target_folder() -> PathBuf {
+    profile_folder()
+        .parent()
+        .map_or_else(|| PathBuf::from("target"), Path::to_owned)
+}

@@ -65,3 +65,54 @@ fn list<'a>(value: &'a mut Value, pointer: &str) -> impl Iterator<Item = &'a mut
         .into_iter()
         .flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::manifest::load::{Places, by_name};
+    use crate::resolve::{Inputs, resolve};
+
+    fn digest(manifest: &str, slug: &str) -> String {
+        let root = tempfile::tempdir().expect("temp dir");
+        let home = root.path().join("home");
+        std::fs::create_dir_all(home.join("bottles")).expect("mkdir");
+        std::fs::write(home.join("bottles/web.yaml"), manifest).expect("write");
+        let places = Places {
+            home: home.clone(),
+            cwd: root.path().to_owned(),
+        };
+        let manifest = by_name(&places, "web", &[]).expect("valid");
+        let inputs = Inputs {
+            places: &places,
+            user_home: None,
+            slug,
+            state: home.join("state").join(slug),
+            range: "10.213.0.0/27".parse().expect("valid"),
+            workspace: None,
+        };
+        resolve(&manifest, &inputs).expect("resolves").plan.digest
+    }
+
+    const ONE: &str = "image: x\negress: {routes: [{host: a.example.com}]}\n";
+
+    #[test]
+    fn slug_and_place_do_not_count() {
+        assert_eq!(digest(ONE, "one"), digest(ONE, "two"));
+    }
+
+    #[test]
+    fn everything_that_grants_something_counts() {
+        let one = digest(ONE, "s");
+        for other in [
+            "image: y\negress: {routes: [{host: a.example.com}]}\n",
+            "image: x\negress: {routes: [{host: b.example.com}]}\n",
+            "image: x\negress: {routes: [{host: a.example.com, private: [10.0.0.0/8]}]}\n",
+            "image: x\negress: {routes: [{host: a.example.com, matches: [{methods: [GET]}]}]}\n",
+            "image: x\negress: {routes: [{host: a.example.com, auth: {scheme: Bearer, token_ref: T}}]}\n",
+            "image: x\nenv: {A: '${T}'}\negress: {routes: [{host: a.example.com}]}\n",
+            "image: x\nhardening: {cap_add: [CHOWN]}\negress: {routes: [{host: a.example.com}]}\n",
+            "image: x\nsupervise: true\negress: {routes: [{host: a.example.com}]}\n",
+        ] {
+            assert_ne!(one, digest(other, "s"), "{other}");
+        }
+    }
+}

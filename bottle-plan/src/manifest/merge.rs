@@ -4,7 +4,7 @@
 //! `git-gate.repos` and `supervise` are replaced whole. Between the parents of a list the later wins, but
 //! repositories are united by name and routes are put one after another.
 
-use super::{Bottle, Egress, GitGate, GitUser};
+use super::{Bottle, Egress, GitGate, GitUser, Route};
 
 /// `child` over what it extends.
 #[must_use]
@@ -97,11 +97,18 @@ fn common(below: Bottle, above: Bottle) -> Bottle {
     }
 }
 
-/// Two parents with a common ancestor bring its routes twice; once is meant.
-fn append_new<T: PartialEq>(mut list: Vec<T>, more: Vec<T>) -> Vec<T> {
-    for item in more {
-        if !list.contains(&item) {
-            list.push(item);
+/// Two parents with a common ancestor bring its routes twice; once is meant. Where a route was written makes no other
+/// route of it.
+fn append_new(mut list: Vec<Route>, more: Vec<Route>) -> Vec<Route> {
+    for route in more {
+        let same = |known: &Route| {
+            Route {
+                written_at: route.written_at.clone(),
+                ..known.clone()
+            } == route
+        };
+        if !list.iter().any(same) {
+            list.push(route);
         }
     }
     list

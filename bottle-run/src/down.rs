@@ -58,16 +58,15 @@ pub struct Request<'a> {
 /// all that could be removed has been.
 pub fn down(engine: &Engine, request: &Request<'_>, say: &dyn Fn(&str)) -> Result<Removed> {
     let folder = request.home.folder(request.slug)?;
-    let lock = if folder.is_dir() {
+    let _lock = if folder.is_dir() {
         Some(BottleLock::wait(&folder, request.slug, || {
-            say("waiting for another bottle-run or its docker to finish")
+            say("waiting for another bottle-run or its docker to finish");
         })?)
     } else {
         None
     };
     let mut removed = remove(engine, request, &folder)?;
     if request.purge && folder.is_dir() {
-        drop(lock);
         fs::remove_dir_all(&folder).at("remove", &folder)?;
         removed.state = true;
     } else if folder.is_dir() {
@@ -172,6 +171,7 @@ fn save_logs(engine: &Engine, found: &[Container], folder: &Path) -> Result<()> 
     let mut file = fs::OpenOptions::new()
         .create(true)
         .append(true)
+        .mode(0o600)
         .open(&path)
         .at("open", &path)?;
     for container in found

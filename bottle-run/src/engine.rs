@@ -4,6 +4,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -200,6 +201,8 @@ impl Call {
             } else {
                 Stdio::piped()
             });
+        // Ctrl-C at the terminal is for us to act on; the client in its own group is not torn down in mid-call.
+        command.process_group(0);
         let mut child = command
             .spawn()
             .map_err(|error| cannot_start(&self.program, error))?;
@@ -293,7 +296,9 @@ fn wait(child: &mut Child, limit: Option<Duration>, described: &str) -> Result<E
                 return Err(Failure::failed(format!("{described}: cannot wait")).because(error));
             }
         }
-        if let Some(number) = interrupt::signal() {
+        // What has no time limit is a build or a pull: nothing is half done when it is cut off.
+        let cut_off = limit.is_none() || interrupt::insisted();
+        if let Some(number) = interrupt::signal().filter(|_| cut_off) {
             end(child);
             return Err(Failure::failed(format!(
                 "{described}: interrupted by signal {number}"

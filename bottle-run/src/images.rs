@@ -153,8 +153,15 @@ fn build_sidecar(engine: &Engine, image: &str, binary: &SidecarBinary) -> Result
         .input(context)
         .unlimited()
         .run()
-        .map(drop)
-        .map_err(|failure| failure.while_doing("building the sidecar's image"))
+        .map_err(|failure| failure.while_doing("building the sidecar's image"))?;
+    // The image that had the tag before has no name now. One that a running bottle still uses stays.
+    let prune = [
+        "image",
+        "prune",
+        "--force",
+        "--filter=label=bottle.sidecar=1",
+    ];
+    engine.call(prune).output().map(drop)
 }
 
 fn append(context: &mut tar::Builder<Vec<u8>>, name: &str, mode: u32, bytes: &[u8]) -> Result<()> {

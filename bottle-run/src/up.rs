@@ -98,9 +98,13 @@ fn start(
     // Files first: the CA is among them, and the sidecar's user must own what it is to read.
     let authority = mint(plan, say)?;
     files::write(plan, &request.compose)?;
-    networks::create(engine, plan)?;
+    let (created, chosen) = at_once(
+        || networks::create(engine, plan),
+        || runtime_override(engine, plan),
+    )?;
+    created?;
     interrupt::check()?;
-    compose_create(engine, plan, secrets)?;
+    compose_create(engine, plan, secrets, chosen?)?;
     let (filled, ready) = at_once(
         || provision::fill(engine, plan, &names.agent, &authority.cert_pem(), binary),
         || start_sidecar(engine, &names.egress),
@@ -148,9 +152,14 @@ fn mint(plan: &Plan, say: &dyn Fn(&str)) -> Result<bottle_ca::Authority> {
     }
 }
 
-fn compose_create(engine: &Engine, plan: &Plan, secrets: &Secrets) -> Result<()> {
+fn compose_create(
+    engine: &Engine,
+    plan: &Plan,
+    secrets: &Secrets,
+    runtime: Option<PathBuf>,
+) -> Result<()> {
     let mut call = compose(engine, plan);
-    if let Some(path) = runtime_override(engine, plan)? {
+    if let Some(path) = runtime {
         call = call.arg("--file").arg(path);
     }
     for (slot, value) in &secrets.slots {

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use bottle_ca::{Cidr, DEFAULT_DAYS};
 use bottle_plan::failure::Failure;
-use bottle_plan::tool;
 use clap::{Args, Parser, Subcommand};
 
 const EXAMPLES: &str = "\
@@ -95,19 +94,6 @@ pub(crate) struct Verify {
 
 fn parse_cidr(text: &str) -> Result<Cidr, String> {
     text.parse().map_err(|failure: Failure| failure.chain())
-}
-
-impl Cli {
-    /// Help and version end here. A usage error is a failure like all others, and knows whether to be JSON.
-    pub(crate) fn read() -> Result<Self, (bool, Failure)> {
-        Self::try_parse().map_err(|error| {
-            if !error.use_stderr() {
-                error.exit();
-            }
-            let as_json = std::env::args_os().any(|argument| argument == "--json");
-            (as_json, tool::usage(&error.to_string()))
-        })
-    }
 }
 
 #[cfg(test)]

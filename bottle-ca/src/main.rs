@@ -7,15 +7,15 @@ use std::process::ExitCode;
 
 use bottle_plan::failure::Result;
 use bottle_plan::tool;
+use clap::Parser as _;
 
 const TOOL: &str = "bottle-ca";
 
 fn main() -> ExitCode {
-    let (as_json, result) = match cli::Cli::read() {
-        Ok(cli) => (cli.json, run(&cli)),
-        Err((as_json, failure)) => (as_json, Err(failure)),
-    };
-    tool::finish(TOOL, as_json, result)
+    match cli::Cli::try_parse() {
+        Ok(cli) => tool::finish(TOOL, cli.json, run(&cli)),
+        Err(answer) => tool::not_parsed(TOOL, &answer.to_string(), answer.use_stderr()),
+    }
 }
 
 fn run(cli: &cli::Cli) -> Result<u8> {

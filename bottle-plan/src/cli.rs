@@ -20,7 +20,7 @@ Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused by policy, 4 n
 
 /// Resolve a manifest to a plan: one JSON document with everything about one bottle, and no secret in it.
 #[derive(Parser, Debug)]
-#[command(name = "bottle-plan", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+#[command(name = "bottle-plan", version, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -73,7 +73,7 @@ pub(crate) struct Cli {
 enum Command {
     /// Print the JSON Schema of a document
     Schema {
-        /// manifest, plan, policy or handle
+        /// manifest, plan, policy, handle or audit
         #[arg(default_value = "plan")]
         document: String,
     },
@@ -81,6 +81,12 @@ enum Command {
 
 pub(crate) fn run(cli: Cli) -> Result<u8> {
     if let Some(Command::Schema { document }) = &cli.command {
+        if let Some(name) = &cli.name {
+            return Err(
+                Failure::invalid(format!("`{name}` before `schema` means nothing"))
+                    .hint("bottle-plan schema DOCUMENT"),
+            );
+        }
         tool::emit(&schema::schema(document)?)?;
         return Ok(0);
     }

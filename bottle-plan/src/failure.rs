@@ -156,21 +156,32 @@ impl Failure {
     /// What goes to stderr: `tool: chain` and a `hint:` line, or one JSON object.
     #[must_use]
     pub fn render(&self, tool: &str, as_json: bool) -> String {
+        let hint = self.hint_or_usual(tool);
         if as_json {
             let object = json!({
                 "error": self.chain(),
                 "kind": self.kind.name(),
                 "code": self.kind.code(),
-                "hint": self.hint,
+                "hint": hint,
                 "tool": tool,
             });
             return format!("{object}\n");
         }
         let mut text = format!("{tool}: {}\n", printable(&self.chain()));
-        if let Some(hint) = &self.hint {
-            let _ = writeln!(text, "hint: {}", printable(hint));
+        if let Some(hint) = hint {
+            let _ = writeln!(text, "hint: {}", printable(&hint));
         }
         text
+    }
+
+    /// Input that is wrong always has a next step, if only to read how it should be.
+    fn hint_or_usual(&self, tool: &str) -> Option<String> {
+        let usual = || match self.kind {
+            Kind::Invalid => Some(format!("{tool} --help shows how it is used")),
+            Kind::NotFound => Some("check the name and the folder".to_owned()),
+            _ => None,
+        };
+        self.hint.clone().or_else(usual)
     }
 }
 
@@ -183,11 +194,31 @@ pub trait PathContext<T> {
 impl<T> PathContext<T> for std::io::Result<T> {
     fn at(self, what: &str, path: &std::path::Path) -> Result<T> {
         self.map_err(|error| {
-            let kind = match error.kind() {
-                std::io::ErrorKind::NotFound => Kind::NotFound,
-                _ => Kind::Failed,
+            use std::io::ErrorKind;
+            let (kind, hint) = match error.kind() {
+                ErrorKind::NotFound => (Kind::NotFound, Some("check the path")),
+                ErrorKind::PermissionDenied => (
+                    Kind::Failed,
+                    Some("check its owner and mode: ls -ld shows them"),
+                ),
+                ErrorKind::NotADirectory => {
+                    (Kind::Invalid, Some("a part of the path is not a folder"))
+                }
+                ErrorKind::IsADirectory => (Kind::Invalid, Some("name a file in that folder")),
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                    (Kind::Failed, Some("the disk is full: df -h"))
+                }
+                ErrorKind::ReadOnlyFilesystem => {
+                    (Kind::Failed, Some("the file system is mounted read-only"))
+                }
+                _ => (Kind::Failed, None),
             };
-            Failure::new(kind, format!("cannot {what} {}", path.display())).because(error)
+            let failure =
+                Failure::new(kind, format!("cannot {what} {}", path.display())).because(error);
+            match hint {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            }
         })
     }
 }

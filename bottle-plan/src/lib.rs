@@ -2,6 +2,7 @@
 //!
 //! Without the feature `manifest` only the documents are here; that is what the sidecar links.
 
+pub mod audit;
 pub mod failure;
 pub mod handle;
 pub mod host;

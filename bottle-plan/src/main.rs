@@ -13,14 +13,6 @@ fn main() -> ExitCode {
             let as_json = args.json;
             tool::finish("bottle-plan", as_json, cli::run(args))
         }
-        Err(error) if error.use_stderr() => {
-            let as_json = std::env::args().any(|arg| arg == "--json");
-            tool::finish("bottle-plan", as_json, Err(tool::usage(&error.to_string())))
-        }
-        Err(help) => tool::finish(
-            "bottle-plan",
-            false,
-            tool::emit(&help.to_string()).map(|()| 0),
-        ),
+        Err(answer) => tool::not_parsed("bottle-plan", &answer.to_string(), answer.use_stderr()),
     }
 }

@@ -3,10 +3,10 @@
 use schemars::Schema;
 
 use crate::failure::{Failure, Result};
-use crate::{handle, manifest, plan, policy};
+use crate::{audit, handle, manifest, plan, policy};
 
 /// The documents there are a schema for.
-pub const DOCUMENTS: [&str; 4] = ["manifest", "plan", "policy", "handle"];
+pub const DOCUMENTS: [&str; 5] = ["manifest", "plan", "policy", "handle", "audit"];
 
 /// The schema of `document` as pretty JSON.
 ///
@@ -18,6 +18,7 @@ pub fn schema(document: &str) -> Result<String> {
         "plan" => schemars::schema_for!(plan::Plan),
         "handle" => schemars::schema_for!(handle::Handle),
         "policy" => schemars::schema_for!(policy::Policy),
+        "audit" => schemars::schema_for!(audit::Record<'static>),
         _ => {
             return Err(
                 Failure::invalid(format!("there is no document `{document}`"))

@@ -72,9 +72,19 @@ pub fn read_stdin(what: &str, hint: &str) -> Result<Vec<u8>> {
 /// Far above any plan; keeps `yes | bottle-render` from eating the memory.
 const MAX_DOCUMENT_BYTES: u64 = 16 << 20;
 
-/// A command line that could not be read, as a failure like all others. `text` is what the parser said.
+/// What the parser of the command line answered instead of arguments: help or the version, or what is wrong with it.
 #[must_use]
-pub fn usage(text: &str) -> Failure {
+pub fn not_parsed(tool: &str, text: &str, is_error: bool) -> ExitCode {
+    if is_error {
+        let as_json = std::env::args_os().any(|arg| arg == "--json");
+        finish(tool, as_json, Err(usage(text)))
+    } else {
+        finish(tool, false, emit(text).map(|()| 0))
+    }
+}
+
+/// A command line that could not be read, as a failure like all others. `text` is what the parser said.
+fn usage(text: &str) -> Failure {
     let text = text.trim().trim_start_matches("error: ");
     let (message, rest) = text.split_once("\n\n").unwrap_or((text, ""));
     let tip = rest

@@ -1,5 +1,7 @@
 //! Manifests and the plans they give, and the schemas, as files. `UPDATE=1 cargo test -p bottle-plan` writes them anew.
 
+#![allow(clippy::expect_used, reason = "a test's helpers fail by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

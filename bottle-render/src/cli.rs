@@ -1,6 +1,5 @@
 //! The arguments, and nothing about what they do.
 
-use bottle_plan::failure::Failure;
 use clap::{Parser, ValueEnum};
 
 const EXAMPLES: &str = "\
@@ -36,22 +35,6 @@ pub(crate) struct Cli {
 pub(crate) enum Format {
     Yaml,
     Json,
-}
-
-impl Cli {
-    /// Help, version and usage errors end here; with `--json` a usage error is an object like every other failure.
-    pub(crate) fn read() -> Result<Self, Failure> {
-        Self::try_parse().map_err(|error| {
-            let as_json = std::env::args_os().any(|argument| argument == "--json");
-            if !error.use_stderr() || !as_json {
-                error.exit();
-            }
-            let text = error.to_string();
-            let first = text.lines().next().unwrap_or_default();
-            Failure::invalid(first.strip_prefix("error: ").unwrap_or(first))
-                .hint("bottle-render --help")
-        })
-    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,9 @@ use crate::provision::HELPER;
 /// A name nobody has; a question for it that leaves the bottle would be a leak all the same.
 const NOBODY: &str = "canary.bottle.invalid";
 
+/// A refusal is an answer: something that should not be there is there, and only the port was closed.
+const REFUSED: &str = "refused";
+
 #[derive(Debug, Deserialize)]
 struct Finding {
     probe: String,
@@ -86,7 +89,7 @@ fn judge(findings: &[Finding], control: &str, must_fail: &[&String]) -> Result<(
     let mut open = Vec::new();
     for probe in must_fail {
         match found(probe) {
-            Some(finding) if !finding.reached => {}
+            Some(finding) if !finding.reached && !finding.detail.starts_with(REFUSED) => {}
             Some(finding) => open.push(format!("{probe} ({})", finding.detail)),
             None => open.push(format!("{probe} (the probe did not say)")),
         }
@@ -126,6 +129,14 @@ mod tests {
         .expect("closed");
         for bad in [
             vec![finding("c", true), finding("tcp:1", false)],
+            vec![
+                finding("c", true),
+                Finding {
+                    detail: "refused in 1 ms".into(),
+                    ..finding("tcp:1", false)
+                },
+                finding("caps", false),
+            ],
             vec![
                 finding("c", true),
                 finding("tcp:1", true),

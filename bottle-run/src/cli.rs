@@ -8,6 +8,7 @@ use bottle_plan::failure::{Failure, PathContext as _, Result};
 use bottle_plan::handle::Handle;
 use bottle_plan::plan::EnvSource;
 use bottle_plan::{state, tool};
+use bottle_run::audit;
 use bottle_run::bottle::{self, Home, around_exec};
 use bottle_run::engine::Engine;
 use bottle_run::exec::{self, Stdin};
@@ -21,6 +22,7 @@ Examples:
   bottle-plan demo | bottle-render | bottle-run up      start a bottle, print its handle
   bottle-run exec demo-x7k2p -- git log -1              run a command in it
   bottle-run attach demo-x7k2p                          work in it
+  bottle-run audit demo-x7k2p --denied                  see what it was not let do
   bottle-run list                                       see what there is
   bottle-run down demo-x7k2p                            stop and remove it
   bottle-plan demo | bottle-render | bottle-run run     all of it, and nothing left after
@@ -93,6 +95,14 @@ enum Command {
         #[arg(long)]
         raw: bool,
     },
+    /// Show what a bottle did and tried, running or stopped
+    #[command(args_conflicts_with_subcommands = true)]
+    Audit {
+        #[command(subcommand)]
+        command: Option<AuditCommand>,
+        #[command(flatten)]
+        show: Audit,
+    },
     /// Show all bottles of this home
     #[command(alias = "ls")]
     List,
@@ -104,6 +114,37 @@ enum Command {
         /// Remove the state folder too: audit, logs, reserved addresses
         #[arg(long)]
         purge: bool,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Audit {
+    /// The bottle
+    #[arg(required = true)]
+    slug: Option<String>,
+    /// Go on as more comes
+    #[arg(long, short, conflicts_with = "summary")]
+    follow: bool,
+    /// Only what was not let through
+    #[arg(long)]
+    denied: bool,
+    /// Only what began since: 90s, 10m, 2h, 1d, or a time
+    #[arg(long, value_name = "WHEN")]
+    since: Option<String>,
+    /// Count by host, decision and reason
+    #[arg(long)]
+    summary: bool,
+}
+
+#[derive(Subcommand, Debug)]
+enum AuditCommand {
+    /// Check that nothing was changed, taken out or cut off
+    Verify {
+        /// The bottle
+        slug: String,
+        /// Also check that the line with this hash is there, which an earlier check called the head
+        #[arg(long, value_name = "HASH")]
+        head: Option<String>,
     },
 }
 
@@ -185,6 +226,11 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
             };
             logs::logs(&engine, &home()?, &request).map(|()| 0)
         }
+        Command::Audit {
+            command: Some(AuditCommand::Verify { slug, head }),
+            ..
+        } => verify_audit(&home()?, &slug, head.as_deref(), cli.json),
+        Command::Audit { show, .. } => show_audit(&home()?, &show, cli.json, &say),
         Command::List => {
             let list = list::list(&engine, &home()?)?;
             let text = if cli.json {
@@ -196,6 +242,41 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         }
         Command::Down { slugs, purge } => remove(&engine, &home()?, &slugs, purge, cli.json, &say),
     }
+}
+
+fn show_audit(home: &Home, args: &Audit, json: bool, say: &dyn Fn(&str)) -> Result<u8> {
+    let slug = args.slug.as_deref().unwrap_or_default();
+    let folder = audit::folder(home, slug)?;
+    let filter = audit::Filter {
+        denied: args.denied,
+        since: args.since.as_deref().map(audit::parse_since).transpose()?,
+    };
+    if args.summary {
+        let summary = audit::summarise(slug, &folder, &filter)?;
+        let text = if json {
+            state::to_json(&summary)?
+        } else {
+            summary.table()
+        };
+        return tool::emit(&text).map(|()| 0);
+    }
+    let show = audit::Show {
+        filter,
+        follow: args.follow,
+        json,
+    };
+    audit::show(&folder, &show, say).map(|()| 0)
+}
+
+fn verify_audit(home: &Home, slug: &str, head: Option<&str>, json: bool) -> Result<u8> {
+    let verified = audit::verify(slug, &audit::folder(home, slug)?, head)?;
+    let text = if json {
+        state::to_json(&verified)?
+    } else {
+        verified.text()
+    };
+    tool::emit(&text)?;
+    Ok(u8::from(!verified.intact))
 }
 
 fn up_request(args: &Up, quiet: bool) -> Result<up::Request> {
@@ -214,7 +295,19 @@ fn up_request(args: &Up, quiet: bool) -> Result<up::Request> {
             .because(error)
             .hint(hint)
     })?;
-    let plan = bottle_render::plan_from_compose(&document)?;
+    let mut plan = bottle_render::plan_from_compose(&document)?;
+    // A stage in between may have changed the plan: what it grants counts, not what it says it grants.
+    let digest = bottle_plan::digest::of(&plan)?;
+    if digest != plan.digest {
+        if !quiet {
+            tool::say(
+                TOOL,
+                &format!("warning: the plan was changed after it was made; its digest is {digest}"),
+            );
+        }
+        plan.labels.insert("bottle.plan".to_owned(), digest.clone());
+        plan.digest = digest;
+    }
     if let Some(expected) = args
         .expect_digest
         .as_ref()

@@ -32,8 +32,9 @@ const PASSED_ON: [&str; 14] = [
     "NO_COLOR",
 ];
 
-/// Far above what any quick call takes, far below a person's patience.
-const QUICK: Duration = Duration::from_secs(60);
+/// The limit of a quick call: far above what any takes, far below a person's patience. `$BOTTLE_DOCKER_TIMEOUT` sets
+/// another one, in seconds.
+const QUICK_SECONDS: u64 = 60;
 
 /// The most of a child's output that is kept.
 const MAX_OUTPUT: u64 = 64 << 20;
@@ -42,6 +43,7 @@ const MAX_OUTPUT: u64 = 64 << 20;
 #[derive(Clone, Debug)]
 pub struct Engine {
     program: OsString,
+    quick: Duration,
 }
 
 /// What a call printed.
@@ -64,12 +66,16 @@ impl Output {
 }
 
 impl Engine {
-    /// `$BOTTLE_DOCKER`, or `docker`.
+    /// `$BOTTLE_DOCKER`, or `docker`; `$BOTTLE_DOCKER_TIMEOUT` seconds for a quick call.
     #[must_use]
     pub fn from_env() -> Self {
         let program = std::env::var_os("BOTTLE_DOCKER").filter(|name| !name.is_empty());
+        let seconds = std::env::var("BOTTLE_DOCKER_TIMEOUT")
+            .ok()
+            .and_then(|text| text.parse().ok());
         Self {
             program: program.unwrap_or_else(|| "docker".into()),
+            quick: Duration::from_secs(seconds.filter(|s| *s > 0).unwrap_or(QUICK_SECONDS)),
         }
     }
 
@@ -84,7 +90,7 @@ impl Engine {
             args: args.into_iter().map(Into::into).collect(),
             env: Vec::new(),
             stdin: None,
-            limit: Some(QUICK),
+            limit: Some(self.quick),
             show: false,
         }
     }

@@ -1,5 +1,6 @@
 //! Starts, enters and removes bottles, through the engine's command line alone.
 
+pub mod audit;
 pub mod bottle;
 pub mod canary;
 pub mod containers;

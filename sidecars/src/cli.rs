@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::audit::AuditLimits;
 use crate::egress::{self, DEFAULT_SOCKET, Ports, Settings};
 use crate::{agent_env, explain, health, probe};
 
 const USAGE: &str = "\
-usage: bottle-sidecar egress [--config-dir DIR] [--audit-dir DIR] [--status-socket PATH]
+usage: bottle-sidecar egress [--config-dir DIR] [--status-socket PATH]
+                             [--audit-dir DIR] [--audit-file-bytes N] [--audit-files N]
                              [--proxy-port N] [--https-port N] [--http-port N] [--dns-port N]
        bottle-sidecar health [--wait SECONDS] [--status-socket PATH]
        bottle-sidecar check POLICY
@@ -57,6 +59,7 @@ fn run_egress(args: &[String]) -> Result<u8, Failure> {
     let mut settings = Settings {
         config_dir: PathBuf::from("/etc/bottle"),
         audit_dir: PathBuf::from("/var/lib/bottle/audit"),
+        audit_limits: AuditLimits::default(),
         status_socket: PathBuf::from(DEFAULT_SOCKET),
         ports,
     };
@@ -64,6 +67,8 @@ fn run_egress(args: &[String]) -> Result<u8, Failure> {
         match flag {
             "--config-dir" => settings.config_dir = value.into(),
             "--audit-dir" => settings.audit_dir = value.into(),
+            "--audit-file-bytes" => settings.audit_limits.file_bytes = number(flag, value)?,
+            "--audit-files" => settings.audit_limits.files = number(flag, value)?,
             "--status-socket" => settings.status_socket = value.into(),
             "--proxy-port" => ports.proxy = number(flag, value)?,
             "--https-port" => ports.https = number(flag, value)?,

@@ -7,9 +7,8 @@ use hyper::{HeaderMap, Method, Uri};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::host::{Authority, HostError};
+use crate::authority::Authority;
 use crate::policy::{self, Decision, Policy, Question, Scheme, Tls};
-use crate::reason::Reason;
 
 /// Offline there are no tokens; any value shows that a route would inject one.
 fn stand_in(_slot: &str) -> Option<Zeroizing<Vec<u8>>> {
@@ -103,11 +102,7 @@ fn decide(policy: &Policy, method: &Method, url: &str) -> Result<Decision, Strin
         .unwrap_or_default();
     let to = match Authority::parse(name.as_bytes(), Some(default_port)) {
         Ok(to) => to,
-        Err(error) => {
-            let reason = match error {
-                HostError::IpLiteral => Reason::IpLiteral,
-                HostError::Invalid => Reason::HostInvalid,
-            };
+        Err(reason) => {
             return Ok(Decision {
                 reason,
                 route: None,

@@ -6,15 +6,16 @@
 mod address;
 mod agent_env;
 mod audit;
+mod authority;
 mod ca;
 pub mod cli;
 mod credential;
+mod dlp;
 mod dns_message;
 pub mod egress;
 mod explain;
 mod headers;
 mod health;
-mod host;
 mod needles;
 mod path;
 mod policy;
@@ -22,6 +23,7 @@ mod probe;
 mod reason;
 mod stream;
 
+pub use audit::AuditLimits;
 pub use ca::CaError;
 pub use credential::Slots;
 pub use policy::LoadError;

@@ -7,7 +7,7 @@ use hyper::StatusCode;
 macro_rules! reasons {
     ($($variant:ident, $code:literal, $status:ident, $text:literal;)*) => {
         /// The outcome of a decision, with a stable code.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub(crate) enum Reason {
             $(#[doc = $text] $variant,)*
         }
@@ -91,6 +91,8 @@ reasons! {
     LimitRequests, "limit_requests", TOO_MANY_REQUESTS, "the route's budget of requests is used up";
     LimitBytes, "limit_bytes_out", TOO_MANY_REQUESTS, "the route's budget of bytes is used up";
     AuditUnavailable, "audit_unavailable", SERVICE_UNAVAILABLE, "nothing is let through while it cannot be recorded";
+    AuditClosed, "audit_closed", OK, "the sidecar ended; what comes after was written by another run";
+    AuditDropped, "audit_dropped", OK, "the audit had reached its size and its oldest file was removed";
     PolicyChanged, "policy_changed", FORBIDDEN, "the policy changed and no longer allows it";
 }
 

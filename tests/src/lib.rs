@@ -11,6 +11,7 @@ pub mod fake;
 pub mod home;
 pub mod host;
 pub mod internet;
+pub mod load;
 pub mod probe;
 pub mod run;
 pub mod server;

@@ -105,3 +105,44 @@ impl Findings {
         assert!(closed.is_empty(), "closed: {closed:?}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(reached: bool, detail: &str) -> Findings {
+        let finding = serde_json::json!([{"probe": "p", "reached": reached, "detail": detail}]);
+        Findings::parse(&finding.to_string())
+    }
+
+    #[test]
+    fn silence_is_closed() {
+        finding(false, "no answer in 300 ms").assert_closed();
+        finding(true, "connected in 0 ms").assert_open();
+        finding(false, "refused (ECONNREFUSED: Connection refused)").assert_refused();
+    }
+
+    #[test]
+    #[should_panic(expected = "open: ")]
+    fn a_refusal_is_not_closed() {
+        finding(false, "refused (ECONNREFUSED: Connection refused)").assert_closed();
+    }
+
+    #[test]
+    #[should_panic(expected = "open: ")]
+    fn what_was_not_tried_is_not_closed() {
+        finding(true, "not tried: no thread: EAGAIN").assert_closed();
+    }
+
+    #[test]
+    #[should_panic(expected = "closed: ")]
+    fn what_was_not_tried_is_not_open() {
+        finding(true, "not tried: no thread: EAGAIN").assert_open();
+    }
+
+    #[test]
+    #[should_panic(expected = "no probe was made")]
+    fn no_probe_proves_nothing() {
+        Findings::parse("[]").assert_closed();
+    }
+}

@@ -1,6 +1,9 @@
 //! Wrong input, every tool: the documented exit code, one clear message with what to type next, nothing on stdout, and
 //! the same as one JSON object for programs.
 
+// The lint knows tests by their attribute, and helpers and cases have none.
+#![allow(clippy::expect_used, clippy::panic)]
+
 use std::fs;
 
 use bottle_tests::fake::{Rule, Script};
@@ -430,15 +433,15 @@ fn ca() {
         &[(&[], INVALID, "bottle.plan/v9")],
     );
     let no_egress = changed(&plan, |plan| {
-        drop(plan.as_object_mut().map(|top| top.remove("egress")))
+        drop(plan.as_object_mut().map(|top| top.remove("egress")));
     });
     checker.check(feed(&no_egress), &[(&[], INVALID, "egress")]);
     let relative = changed(&plan, |plan| {
-        plan["egress"]["ca"]["dir"] = "relative/folder".into()
+        plan["egress"]["ca"]["dir"] = "relative/folder".into();
     });
     checker.check(feed(&relative), &[(&[], INVALID, "absolute")]);
     let odd_host = changed(&plan, |plan| {
-        plan["egress"]["routes"][0]["host"] = "a b".into()
+        plan["egress"]["routes"][0]["host"] = "a b".into();
     });
     checker.check(feed(&odd_host), &[(&[], INVALID, "a b")]);
 
@@ -523,11 +526,11 @@ fn render() {
         ("surprise", INVALID, |plan| plan["surprise"] = json!(1)),
         ("slug", INVALID, |plan| plan["slug"] = "../x".into()),
         ("user", INVALID, |plan| {
-            plan["agent"]["user"] = "root".into()
+            plan["agent"]["user"] = "root".into();
         }),
         ("user", REFUSED, |plan| plan["agent"]["user"] = "0:0".into()),
         ("NET_RAW", REFUSED, |plan| {
-            plan["agent"]["hardening"]["cap_add"] = json!(["NET_RAW"])
+            plan["agent"]["hardening"]["cap_add"] = json!(["NET_RAW"]);
         }),
         ("docker.sock", REFUSED, |plan| {
             plan["workspace"] =

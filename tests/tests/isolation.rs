@@ -3,6 +3,9 @@
 //! Every claim has its control: the same probe from somewhere else shows that there is something to be reached, so that a
 //! broken probe or a dead listener cannot pass for a closed door.
 
+// The lint knows tests by their attribute, and helpers and cases have none.
+#![allow(clippy::expect_used, clippy::panic)]
+
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,6 +23,10 @@ const ALLOWED: &str = "api.example.com";
 const TOKEN: &str = "tok-isolation-5d41402abc4b2a76";
 /// What the agent may have, but nobody may keep.
 const HOST_VALUE: &str = "val-isolation-7d793037a0760186";
+
+/// An address nobody has, to be asked about and found in no log.
+const LEAK: &str = "203.0.113.9";
+const LEAK_TURNED: &str = "9.113.0.203";
 
 const MANIFEST: &str = "\
 image: debian:trixie-slim
@@ -184,12 +191,7 @@ fn other_bottles_are_not_reached(f: &Fixture) {
         ]);
     }
     f.bottle.probe(&probes).assert_closed();
-    // Its outer side offers nothing either, to whoever is there.
-    let own_outside = f.bottle.plan();
-    assert_eq!(
-        own_outside["networks"]["addresses"]["egress"],
-        f.bottle.address("/networks/addresses/egress")
-    );
+    // Its outer side offers nothing either, to whoever is there: the listeners are on the inner one alone.
     Findings::from_host(&[
         format!("tcp:{outside}:3128"),
         format!("tcp:{outside}:443"),
@@ -248,13 +250,18 @@ fn no_question_leaves_by_dns(f: &Fixture) {
         ])
         .assert_open();
 
-    let kinds = ["A", "AAAA", "TXT", "PTR"];
+    // For a PTR question that is no address turned round, this engine's resolver gives no answer at all.
+    let names = [
+        ("A", "leak-a.example.org"),
+        ("AAAA", "leak-aaaa.example.org"),
+        ("TXT", "leak-txt.example.org"),
+        ("PTR", LEAK),
+    ];
     let questions = |server: &str| -> Vec<String> {
-        let of_kind = |kind: &&str| {
-            ["dns", "dnstcp"]
-                .map(|way| format!("{way}:{server}:leak-{kind}-{way}.example.org:{kind}"))
+        let of_kind = |(kind, name): &(&str, &str)| {
+            ["dns", "dnstcp"].map(|way| format!("{way}:{server}:{name}:{kind}"))
         };
-        kinds.iter().flat_map(of_kind).collect()
+        names.iter().flat_map(of_kind).collect()
     };
     let own = questions("127.0.0.11");
     let findings = f.bottle.probe(&own);
@@ -275,7 +282,7 @@ fn no_question_leaves_by_dns(f: &Fixture) {
         .filter(|event| {
             event["name"]
                 .as_str()
-                .is_some_and(|name| name.contains("leak"))
+                .is_some_and(|name| name.contains("leak") || name.starts_with(LEAK_TURNED))
         })
         .collect();
     assert!(leaked.is_empty(), "{leaked:?}");
@@ -303,9 +310,8 @@ fn there_is_no_ipv6(f: &Fixture) {
         "ipv6".to_owned(),
         format!("tcp:[fe80::1%eth0]:{port}"),
         "icmp:[fe80::1]".to_owned(),
-        format!("tcp:[::ffff:127.0.0.1]:{port}"),
     ];
-    f.bottle.probe(&probes[..3]).assert_closed();
+    f.bottle.probe(&probes).assert_closed();
     let findings = f.bottle.probe(&["interfaces".to_owned()]);
     let (_, detail) = findings.of("interfaces");
     // Exactly the loopback and the one network, and the probe that says so does see addresses.

@@ -6,7 +6,9 @@
 //! the gate to new requests, and opens it again once everything is down.
 
 mod chain;
+mod flood;
 mod record;
+mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,19 +16,20 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::mpsc::{OwnedPermit, Receiver, Sender, channel};
+use tokio::runtime::Builder;
+use tokio::sync::mpsc::{OwnedPermit, Sender, channel};
 use tokio::time::timeout;
 
 use crate::reason::Reason;
 use chain::Chain;
+
+pub use chain::AuditLimits;
 pub(crate) use record::{Record, Way};
 
 /// Records that may be open or waiting at once; more than all connections can have under way.
 const QUEUE: usize = 1024;
 /// How long a request waits for a place before it is refused.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the writer waits before it tries a failed write again.
-const RETRY: Duration = Duration::from_millis(500);
 
 /// The way to the writer; cheap to clone.
 #[derive(Clone)]
@@ -56,9 +59,14 @@ pub(crate) struct Entry {
 }
 
 impl Audit {
-    /// Opens the file, goes on with its chain and starts the writer.
-    pub(crate) fn open(path: &Path, bottle: Arc<str>) -> std::io::Result<(Self, Writer)> {
-        let chain = Chain::open(path)?;
+    /// Opens the files, goes on with their chain and starts the writer.
+    pub(crate) fn open(
+        folder: &Path,
+        limits: AuditLimits,
+        bottle: Arc<str>,
+    ) -> std::io::Result<(Self, Writer)> {
+        let chain = Chain::open(folder, limits)?;
+        let runtime = Builder::new_current_thread().enable_time().build()?;
         let (queue, records) = channel(QUEUE);
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -74,7 +82,9 @@ impl Audit {
         let writer = thread::Builder::new()
             .name("audit".into())
             .stack_size(256 * 1024);
-        let writer = Writer(writer.spawn(move || write_all(records, chain, &state))?);
+        let writer = Writer(writer.spawn(move || {
+            runtime.block_on(writer::Writer::new(chain, &state).run(records));
+        })?);
         Ok((Self { queue, shared }, writer))
     }
 
@@ -100,14 +110,32 @@ impl Audit {
                 _ => return Err(Reason::AuditUnavailable),
             },
         };
-        let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{:x}-{number:x}", self.shared.run);
-        let record = Record::new(self.shared.bottle.clone(), id, way);
+        let record = Record::new(self.shared.bottle.clone(), self.shared.id(), way);
         Ok(Entry {
             record: Some(record),
             place: Some(place),
             began: Instant::now(),
         })
+    }
+}
+
+impl Shared {
+    fn id(&self) -> String {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        format!("{:x}-{number:x}", self.run)
+    }
+
+    fn note(&self, reason: Reason) -> Record {
+        Record::note(self.bottle.clone(), self.id(), reason)
+    }
+
+    fn log_level(&self) -> u8 {
+        self.log.load(Ordering::Relaxed)
+    }
+
+    /// Opens or closes the gate; says how it was.
+    fn set_writable(&self, writable: bool) -> bool {
+        self.writable.swap(writable, Ordering::Relaxed)
     }
 }
 
@@ -137,35 +165,9 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         if let (Some(mut record), Some(place)) = (self.record.take(), self.place.take()) {
+            record.left = record.budget.take().map(|budget| budget.left());
             record.ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
             place.send(record);
         }
     }
-}
-
-/// The writer: everything that waits goes out in one write.
-fn write_all(mut records: Receiver<Record>, mut chain: Chain, shared: &Shared) {
-    let mut batch = Vec::with_capacity(64);
-    while records.blocking_recv_many(&mut batch, 64) > 0 {
-        let lines = chain.lines(&batch);
-        while let Err(error) = chain.append(&lines) {
-            if shared.writable.swap(false, Ordering::Relaxed) {
-                eprintln!(
-                    "bottle-sidecar: audit cannot be written, nothing is let through: {error}"
-                );
-            }
-            if records.is_closed() {
-                return;
-            }
-            thread::sleep(RETRY);
-        }
-        if !shared.writable.swap(true, Ordering::Relaxed) {
-            eprintln!("bottle-sidecar: audit is written again");
-        }
-        let level = shared.log.load(Ordering::Relaxed);
-        for record in batch.drain(..).filter(|record| record.is_worth(level)) {
-            eprintln!("bottle-sidecar: {record}");
-        }
-    }
-    chain.sync();
 }

@@ -5,24 +5,18 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bottle_plan::audit::{self as doc, AUDIT_SCHEMA, Decision, Dropped, Head, Left};
 use hyper::Method;
-use serde::Serialize;
 use time::OffsetDateTime;
 
+use crate::dlp::Detected;
+use crate::policy::Budget;
 use crate::reason::Reason;
 
-const SCHEMA: &str = "bottle.audit/v1";
+pub(crate) use bottle_plan::audit::Way;
+
 /// Longer texts are cut: they come from the agent.
 const MAX_TEXT: usize = 1024;
-
-/// The way a request came in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Way {
-    Proxy,
-    Transparent,
-    Dns,
-}
 
 /// What is known about one request, connection or question.
 pub(crate) struct Record {
@@ -45,6 +39,15 @@ pub(crate) struct Record {
     pub(crate) bytes_out: u64,
     pub(crate) ms: u64,
     pub(crate) slot: Option<Arc<str>>,
+    /// What was found in it.
+    pub(crate) dlp: Detected,
+    /// The budget it was taken from.
+    pub(crate) budget: Option<Arc<Budget>>,
+    /// What was left of that when it was over.
+    pub(super) left: Option<Left>,
+    /// How many requests it stands for.
+    pub(super) count: u64,
+    pub(super) dropped: Option<Dropped>,
 }
 
 impl Record {
@@ -66,49 +69,83 @@ impl Record {
             bytes_out: 0,
             ms: 0,
             slot: None,
+            dlp: Detected::default(),
+            budget: None,
+            left: None,
+            count: 1,
+            dropped: None,
+        }
+    }
+
+    /// The audit speaks of itself.
+    pub(super) fn note(bottle: Arc<str>, id: String, reason: Reason) -> Self {
+        Self {
+            reason,
+            ..Self::new(bottle, id, Way::Audit)
+        }
+    }
+
+    /// The same record as the beginning of a count: without what may differ from one to the next, and without the
+    /// host if it counts for many.
+    pub(super) fn into_summary(self, of_many_hosts: bool) -> Self {
+        Self {
+            path: None,
+            host: self.host.filter(|_| !of_many_hosts),
+            port: self.port.filter(|_| !of_many_hosts),
+            ..self
         }
     }
 
     /// What became of it, in one word.
-    fn decision(&self) -> &'static str {
+    fn decision(&self) -> Decision {
         match self.reason {
-            Reason::Allowed | Reason::CredentialReflected => "allow",
-            reason if reason.is_denial() => "deny",
-            _ => "error",
+            Reason::Allowed | Reason::CredentialReflected => Decision::Allow,
+            Reason::AuditClosed | Reason::AuditDropped => Decision::Note,
+            reason if reason.is_denial() => Decision::Deny,
+            _ => Decision::Error,
         }
+    }
+
+    /// Whether it was let through.
+    pub(super) fn is_allowed(&self) -> bool {
+        self.decision() == Decision::Allow
     }
 
     /// Whether it is said on stderr at this level.
     pub(super) fn is_worth(&self, level: u8) -> bool {
         match level {
             0 => false,
-            1 => self.decision() != "allow",
+            1 => !self.is_allowed(),
             _ => true,
         }
     }
 
     /// Appends the record's line, without a line end.
-    pub(super) fn write(&self, out: &mut Vec<u8>, seq: u64, prev: &str) {
-        let line = Line {
-            schema: SCHEMA,
-            time: rfc3339(self.time),
-            seq,
-            id: &self.id,
-            bottle: &self.bottle,
+    pub(super) fn write(&self, out: &mut Vec<u8>, head: &Head) {
+        let line = doc::Record {
+            schema: AUDIT_SCHEMA.into(),
+            time: rfc3339(self.time).into(),
+            seq: head.seq,
+            id: self.id.as_str().into(),
+            bottle: (&*self.bottle).into(),
             way: self.way,
             method: self.method.as_ref().map(|method| plain(method.as_str())),
             host: self.host.as_deref().map(plain),
             port: self.port,
             path: self.path.as_deref().map(plain),
             decision: self.decision(),
-            reason: self.reason.code(),
-            rule: self.rule.as_deref(),
+            reason: self.reason.code().into(),
+            rule: self.rule.as_deref().map(plain),
             status: self.status,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             ms: self.ms,
-            slot: self.slot.as_deref(),
-            prev,
+            slot: self.slot.as_deref().map(plain),
+            dlp: self.dlp.names().map(Cow::Borrowed).collect(),
+            left: self.left,
+            count: self.count,
+            dropped: self.dropped.clone(),
+            prev: head.prev.as_str().into(),
         };
         // A line of strings and numbers always serialises, and a vector takes what it is given.
         let _ = serde_json::to_writer(out, &line);
@@ -130,32 +167,11 @@ impl fmt::Display for Record {
         if let Some(path) = &self.path {
             write!(f, "{}", plain(path))?;
         }
+        if self.count > 1 {
+            write!(f, " x{}", self.count)?;
+        }
         write!(f, " ({})", self.id)
     }
-}
-
-/// The line: these fields, always all of them, in this order.
-#[derive(Serialize)]
-struct Line<'a> {
-    schema: &'static str,
-    time: String,
-    seq: u64,
-    id: &'a str,
-    bottle: &'a str,
-    way: Way,
-    method: Option<Cow<'a, str>>,
-    host: Option<Cow<'a, str>>,
-    port: Option<u16>,
-    path: Option<Cow<'a, str>>,
-    decision: &'static str,
-    reason: &'static str,
-    rule: Option<&'a str>,
-    status: Option<u16>,
-    bytes_in: u64,
-    bytes_out: u64,
-    ms: u64,
-    slot: Option<&'a str>,
-    prev: &'a str,
 }
 
 /// Printable ASCII of bounded length: nothing in a record can steer a terminal or pass for another line.
@@ -205,7 +221,7 @@ mod tests {
         record.host = Some("a\n{\"seq\":1}\u{1b}]52;\u{202e}\u{7f}\"\\".into());
         record.path = Some("x".repeat(5000));
         let mut out = Vec::new();
-        record.write(&mut out, 7, "00");
+        record.write(&mut out, &Head::default());
         assert!(out.iter().all(|b| (b' '..=b'~').contains(b)));
         let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(
@@ -213,7 +229,7 @@ mod tests {
             "a\\x0a{\"seq\":1}\\x1b]52;\\xe2\\x80\\xae\\x7f\"\\"
         );
         assert_eq!(value["path"].as_str().unwrap().len(), MAX_TEXT + 3);
-        assert_eq!(value.as_object().unwrap().len(), 19);
+        assert_eq!(value.as_object().unwrap().len(), 23);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bottle_plan::host::Host;
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyIdMethod, KeyPair, KeyUsagePurpose, SerialNumber,
@@ -18,8 +19,6 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
-
-use crate::host::Host;
 
 /// Leaves outlive any sane bottle's session but not a stolen key's usefulness.
 const LIFETIME: Duration = Duration::days(2);
@@ -158,7 +157,7 @@ impl Ca {
 
 impl ResolvesServerCert for Ca {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let host = Host::parse(hello.server_name()?.as_bytes()).ok()?;
+        let host = Host::parse(hello.server_name()?).ok()?;
         match self.leaf(&host) {
             Ok(key) => Some(key),
             Err(error) => {
@@ -227,7 +226,7 @@ mod tests {
             ),
         ] {
             let (ca, root) = ca(name, id);
-            let leaf = ca.leaf(&Host::parse(b"api.example.com").unwrap()).unwrap();
+            let leaf = ca.leaf(&Host::parse("api.example.com").unwrap()).unwrap();
             let mut roots = rustls::RootCertStore::empty();
             roots.add(root).unwrap();
             let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -252,11 +251,11 @@ mod tests {
     #[test]
     fn a_leaf_is_made_once_and_the_cache_is_bounded() {
         let (ca, _) = ca("bottle CA".into(), None);
-        let host = Host::parse(b"api.example.com").unwrap();
+        let host = Host::parse("api.example.com").unwrap();
         let first = ca.leaf(&host).unwrap();
         assert!(Arc::ptr_eq(&first, &ca.leaf(&host).unwrap()));
         for number in 0..MAX_LEAVES {
-            ca.leaf(&Host::parse(format!("n{number}.example.com").as_bytes()).unwrap())
+            ca.leaf(&Host::parse(&format!("n{number}.example.com")).unwrap())
                 .unwrap();
         }
         assert!(ca.leaves.lock().unwrap().len() <= MAX_LEAVES);

@@ -10,8 +10,8 @@ use tokio::time::{sleep, timeout};
 
 use super::Egress;
 use crate::audit::Way;
+use crate::authority::parse_host;
 use crate::dns_message::{Outcome, answer};
-use crate::host::Host;
 use crate::reason::Reason;
 
 /// The largest question over UDP; longer ones are not sent by resolvers.
@@ -72,7 +72,7 @@ async fn converse(egress: &Egress, mut stream: TcpStream) -> std::io::Result<()>
 /// The reply; none to what is no question, or when a refusal cannot be recorded.
 async fn respond(egress: &Egress, question: &[u8]) -> Option<Vec<u8>> {
     let policy = egress.policy();
-    let knows = |name: &[u8]| Host::parse(name).is_ok_and(|host| policy.knows(host.as_str()));
+    let knows = |name: &[u8]| parse_host(name).is_ok_and(|host| policy.knows(host.as_str()));
     match answer(question, policy.listen, knows) {
         Outcome::Silence => None,
         Outcome::Answered(reply) => Some(reply),

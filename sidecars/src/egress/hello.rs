@@ -7,10 +7,11 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bottle_plan::host::Host;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-use crate::host::Host;
+use crate::authority::parse_host;
 use crate::reason::Reason;
 
 /// The content type of a TLS handshake record.
@@ -45,12 +46,8 @@ pub(crate) async fn read<S: AsyncRead + Unpin>(
                 let name = accepted
                     .client_hello()
                     .server_name()
-                    .map(|name| Host::parse(name.as_bytes()));
-                let name = match name {
-                    None => None,
-                    Some(Ok(host)) => Some(host),
-                    Some(Err(_)) => return Err(Reason::HostInvalid),
-                };
+                    .map(|name| parse_host(name.as_bytes()))
+                    .transpose()?;
                 return Ok(Hello {
                     name,
                     stream: Replay {

@@ -35,7 +35,7 @@ use rustls_pki_types::pem::PemObject;
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
-use crate::audit::{Audit, Writer};
+use crate::audit::{Audit, AuditLimits, Writer};
 use crate::ca::{Ca, CaError};
 use crate::credential::Slots;
 use crate::policy::{self, LoadError, Policy};
@@ -53,8 +53,10 @@ const MAX_CONNECTIONS: usize = 256;
 pub struct Settings {
     /// Holds `policy.json`, `mitmproxy-ca.pem` and perhaps `upstream-ca.pem`.
     pub config_dir: PathBuf,
-    /// Holds `audit.jsonl`.
+    /// Holds `audit.jsonl` and what it was before it was full.
     pub audit_dir: PathBuf,
+    /// How much the audit may take.
+    pub audit_limits: AuditLimits,
     /// The socket that `health` asks.
     pub status_socket: PathBuf,
     /// The ports of the listeners; 0 lets the system choose.
@@ -116,12 +118,15 @@ impl Egress {
         let policy = Arc::new(read_policy(&settings.config_dir, slots, None)?);
         let ca = Ca::read(&settings.config_dir.join("mitmproxy-ca.pem"))?;
         let roots = read_roots(&settings.config_dir.join("upstream-ca.pem"))?;
-        let audit_path = settings.audit_dir.join("audit.jsonl");
-        let (audit, writer) =
-            Audit::open(&audit_path, policy.bottle.clone()).map_err(|error| StartError::File {
-                path: audit_path,
-                error,
-            })?;
+        let audit = Audit::open(
+            &settings.audit_dir,
+            settings.audit_limits,
+            policy.bottle.clone(),
+        );
+        let (audit, writer) = audit.map_err(|error| StartError::File {
+            path: settings.audit_dir.clone(),
+            error,
+        })?;
         let egress = Self {
             policy: watch::Sender::new(policy),
             audit,

@@ -17,7 +17,7 @@ use super::session::{Session, Target, refuse};
 use super::upstream::Upstream;
 use super::{Egress, denial, tunnel};
 use crate::audit::{Entry, Way};
-use crate::host::{Authority, HostError};
+use crate::authority::Authority;
 use crate::policy::{Scheme, Tls};
 use crate::reason::Reason;
 
@@ -81,10 +81,7 @@ async fn open(
         .as_str();
     // Kept as it was sent until it is known to be a name.
     record.host = Some(egress.policy().clean(name).into());
-    let to = Authority::parse(name.as_bytes(), None).map_err(|error| match error {
-        HostError::IpLiteral => Reason::IpLiteral,
-        HostError::Invalid => Reason::HostInvalid,
-    })?;
+    let to = Authority::parse(name.as_bytes(), None)?;
     record.host = Some(to.host.as_str().into());
     record.port = Some(to.port);
     let mut hosts = request

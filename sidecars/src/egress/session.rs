@@ -14,9 +14,9 @@ use super::upstream::{Sent, Upstream};
 use super::websocket::Handshake;
 use super::{Egress, denial};
 use crate::audit::{Entry, Way};
+use crate::authority::Authority;
 use crate::credential::{Credential, check_head};
 use crate::headers;
-use crate::host::{Authority, HostError};
 use crate::policy::{Policy, Question, Scheme, Tls};
 use crate::reason::Reason;
 use crate::stream::Stream;
@@ -121,6 +121,7 @@ impl Session {
             return Err(Reason::TunnelOnly);
         }
         if let Some(budget) = &policy.routes[route].budget {
+            record.budget = Some(budget.clone());
             budget.take_request()?;
         }
         let handshake = Handshake::of(&mut request)?;
@@ -175,7 +176,7 @@ impl Session {
             }
             Target::Led(port) => {
                 let host = host.ok_or(Reason::RequestMalformed)?;
-                let to = Authority::parse(host, Some(80)).map_err(unusable)?;
+                let to = Authority::parse(host, Some(80))?;
                 let agrees = |name: &uri::Authority| to.agrees_with(name.as_str().as_bytes(), 80);
                 let same = to.port == *port && uri.authority().is_none_or(agrees);
                 if same {
@@ -189,7 +190,7 @@ impl Session {
                 if uri.scheme() != Some(&uri::Scheme::HTTP) {
                     return Err(Reason::RequestMalformed);
                 }
-                let to = Authority::parse(name.as_str().as_bytes(), Some(80)).map_err(unusable)?;
+                let to = Authority::parse(name.as_str().as_bytes(), Some(80))?;
                 let same = host.is_none_or(|host| to.agrees_with(host, 80));
                 if same {
                     Ok(to)
@@ -279,13 +280,6 @@ fn host_header(exchange: &Exchange) -> Result<HeaderValue, Reason> {
 fn is_encoded(response: &Response<Incoming>) -> bool {
     let mut codings = response.headers().get_all(CONTENT_ENCODING).iter();
     codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
-}
-
-fn unusable(error: HostError) -> Reason {
-    match error {
-        HostError::IpLiteral => Reason::IpLiteral,
-        HostError::Invalid => Reason::HostInvalid,
-    }
 }
 
 /// The destination's answer, made fit for the agent.

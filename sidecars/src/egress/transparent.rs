@@ -11,7 +11,7 @@ use super::listen::{self, Guard, HEAD_TIMEOUT};
 use super::session::{Session, Target};
 use super::{Egress, tunnel};
 use crate::audit::{Entry, Way};
-use crate::host::Authority;
+use crate::authority::Authority;
 use crate::policy::{Scheme, Tls};
 use crate::reason::Reason;
 

@@ -14,7 +14,7 @@ use super::listen::{self, KEEP_ALIVE};
 use super::session::{Session, Target};
 use super::upstream::Upstream;
 use crate::audit::{Entry, Way};
-use crate::host::Authority;
+use crate::authority::Authority;
 use crate::policy::{Policy, Scheme};
 use crate::reason::Reason;
 

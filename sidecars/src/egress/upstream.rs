@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::Egress;
 use super::body::Upload;
-use crate::host::Authority;
+use crate::authority::Authority;
 use crate::policy::{Policy, Scheme};
 use crate::reason::Reason;
 

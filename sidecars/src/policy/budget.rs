@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bottle_plan::audit::Left;
 use bottle_plan::policy::Limits;
 
 use crate::reason::Reason;
@@ -61,10 +62,17 @@ impl Budget {
         })
     }
 
-    fn take(
-        &self,
-        from: impl FnOnce(&Self, &mut Spent) -> Result<(), Reason>,
-    ) -> Result<(), Reason> {
+    /// What is left at the moment.
+    pub(crate) fn left(&self) -> Left {
+        let left =
+            |limit: u64, spent: u64| (limit != u64::MAX).then(|| limit.saturating_sub(spent));
+        self.take(|budget, spent| Left {
+            requests: left(budget.requests, spent.requests),
+            bytes_out: left(budget.bytes, spent.bytes),
+        })
+    }
+
+    fn take<T>(&self, from: impl FnOnce(&Self, &mut Spent) -> T) -> T {
         let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
         if self
             .window

@@ -385,9 +385,9 @@ fn bad_policies_say_what_is_wrong() {
     let cases = [
         (r#"{"host":"API.example.com","ports":[443]}"#.to_owned(), "must be written `api.example.com`"),
         (r#"{"host":"10.0.0.1","ports":[443]}"#.into(), "not a host name"),
-        (r#"{"host":"*","ports":[443]}"#.into(), "not a host name"),
-        (r#"{"host":"*.com","ports":[443]}"#.into(), "too wide"),
-        (r#"{"host":"a.*.com","ports":[443]}"#.into(), "not a host name"),
+        (r#"{"host":"*","ports":[443]}"#.into(), "at least two labels"),
+        (r#"{"host":"*.com","ports":[443]}"#.into(), "at least two labels"),
+        (r#"{"host":"a.*.com","ports":[443]}"#.into(), "at least two labels"),
         (r#"{"host":"a.example","ports":[]}"#.into(), "at least one port"),
         (r#"{"host":"a.example","ports":[0]}"#.into(), "not 0"),
         (r#"{"host":"a.example","ports":[443],"matches":[{"paths":[{"value":"x"}]}]}"#.into(), "beginning with `/`"),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bottle_plan::host::HostPattern;
 use bottle_plan::policy::{self as doc, POLICY_SCHEMA, PathKind};
 use hyper::Method;
 use hyper::header::{HeaderName, HeaderValue};
@@ -10,7 +11,6 @@ use hyper::header::{HeaderName, HeaderValue};
 use super::{Budget, Match, PathRule, Policy, Route};
 use crate::address::Cidr;
 use crate::credential::{Credential, Slots};
-use crate::host::Host;
 use crate::needles::Needles;
 use crate::path::Path;
 
@@ -149,16 +149,10 @@ fn compile(
 
 /// Rules use the normal form of hosts, so that what is written is what is compared.
 fn check_host(host: &str) -> Result<(), String> {
-    let name = host.strip_prefix("*.").unwrap_or(host);
-    let parsed =
-        Host::parse(name.as_bytes()).map_err(|_| format!("`{host}` is not a host name"))?;
-    if parsed.as_str() != name {
-        return Err(format!("`{host}` must be written `{}`", parsed.as_str()));
-    }
-    if name.len() != host.len() && !name.contains('.') {
-        return Err(format!(
-            "`{host}` is too wide: at least two labels must follow `*.`"
-        ));
+    let pattern = HostPattern::parse(host).map_err(|error| format!("`{host}`: {error}"))?;
+    let normal = pattern.to_string();
+    if normal != host {
+        return Err(format!("`{host}` must be written `{normal}`"));
     }
     Ok(())
 }

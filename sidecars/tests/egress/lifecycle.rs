@@ -69,6 +69,10 @@ fn budgets_hold_and_survive_a_reload() {
         (answer.status(), answer.reason().as_str()),
         (429, "limit_requests")
     );
+    let left: Vec<Value> = world.records(4).iter().map(|r| r["left"].clone()).collect();
+    let requests: Vec<_> = left.iter().map(|left| left["requests"].clone()).collect();
+    assert_eq!(requests, [2, 1, 0, 0]);
+    assert_eq!(left[3]["bytes_out"], 10);
 }
 
 #[test]
@@ -83,7 +87,9 @@ fn stopping_ends_idle_connections_and_keeps_the_records() {
     world.running.take().unwrap().stop();
     assert!(began.elapsed() < Duration::from_secs(3));
     assert!(read_message(&mut stream, true).is_none());
-    assert_eq!(world.records(1).len(), 1);
+    let records = world.records(2);
+    assert_eq!(records.len(), 2);
+    assert_eq!(records[1]["reason"], "audit_closed");
 }
 
 #[test]

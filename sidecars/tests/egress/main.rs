@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod agreement;
+mod audit;
 mod credentials;
 mod dns;
 mod lifecycle;

@@ -424,6 +424,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
     Settings {
         config_dir: dir.to_owned(),
         audit_dir: dir.to_owned(),
+        audit_limits: bottle_sidecar::AuditLimits::default(),
         status_socket: PathBuf::from(dir).join("status.sock"),
         ports: Ports {
             proxy: 0,

@@ -1,4 +1,5 @@
-//! The Internet of the engine suites, and the client for it; see `bottle_tests::server` and `bottle_tests::client`.
+//! The Internet of the engine suites, the client for it, and the load of `scripts/bench`; see `bottle_tests::server`,
+//! `bottle_tests::client` and `bottle_tests::load`.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -12,8 +13,10 @@ fn main() -> ExitCode {
         },
         Some((command, rest)) if command == "fetch" => bottle_tests::client::fetch(rest)
             .and_then(|answer| writeln!(std::io::stdout(), "{answer}")),
+        Some((command, rest)) if command == "load" => bottle_tests::load::load(rest)
+            .and_then(|report| writeln!(std::io::stdout(), "{report}")),
         _ => {
-            eprintln!("bottle-testkit: the commands are `serve` and `fetch`");
+            eprintln!("bottle-testkit: the commands are `serve`, `fetch` and `load`");
             return ExitCode::from(2);
         }
     };

@@ -1,0 +1,124 @@
+//! The thread that writes: everything that waits goes out in one write, and to the disk soon after.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::Receiver;
+use tokio::time::timeout_at;
+
+use super::Shared;
+use super::chain::Chain;
+use super::flood::Flood;
+use super::record::Record;
+use crate::reason::Reason;
+
+/// Records in one write.
+const BATCH: usize = 64;
+/// How long a written record may wait for the disk. Each one waiting for its own would cost more than the rest
+/// of the request.
+const SYNC: Duration = Duration::from_millis(100);
+/// How long the writer waits before it tries a failed write again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What the thread holds.
+pub(super) struct Writer<'a> {
+    chain: Chain,
+    flood: Flood,
+    shared: &'a Shared,
+    /// Since when the file holds something the disk may not.
+    dirty: Option<Instant>,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(chain: Chain, shared: &'a Shared) -> Self {
+        Self {
+            chain,
+            flood: Flood::default(),
+            shared,
+            dirty: None,
+        }
+    }
+
+    /// Writes until the last sender is gone.
+    pub(super) async fn run(mut self, mut records: Receiver<Record>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let next = records.recv_many(&mut batch, BATCH);
+            let due = self
+                .flood
+                .due()
+                .into_iter()
+                .chain(self.dirty.map(|at| at + SYNC));
+            let is_last = match due.min() {
+                None => next.await == 0,
+                // Time is up: there may be nothing to write, but there is something to do.
+                Some(due) => timeout_at(due.into(), next).await.is_ok_and(|got| got == 0),
+            };
+            let now = Instant::now();
+            self.flood.sift(&mut batch, now);
+            batch.extend(self.flood.summaries((!is_last).then_some(now)));
+            if is_last {
+                batch.push(self.shared.note(Reason::AuditClosed));
+            }
+            if !batch.is_empty() && !self.write(&batch, &records) {
+                return;
+            }
+            self.report(&mut batch);
+            let sync = is_last || self.dirty.is_some_and(|at| now >= at + SYNC);
+            if sync && !self.insist(&records, |chain, _| chain.sync()) {
+                return;
+            }
+            if sync {
+                self.dirty = None;
+            }
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &[Record], records: &Receiver<Record>) -> bool {
+        let written = self.insist(records, |chain, shared| {
+            chain.make_room(|dropped| {
+                let mut note = shared.note(Reason::AuditDropped);
+                note.dropped = Some(dropped);
+                note
+            })?;
+            let (lines, head) = chain.lines(batch);
+            chain.append(&lines, head)
+        });
+        self.dirty.get_or_insert_with(Instant::now);
+        written
+    }
+
+    /// Does it until it works; meanwhile nothing is let through. False when the proxy goes down before it does.
+    fn insist(
+        &mut self,
+        records: &Receiver<Record>,
+        mut action: impl FnMut(&mut Chain, &Shared) -> std::io::Result<()>,
+    ) -> bool {
+        while let Err(error) = action(&mut self.chain, self.shared) {
+            if self.shared.set_writable(false) {
+                eprintln!(
+                    "bottle-sidecar: audit cannot be written, nothing is let through: {error}"
+                );
+            }
+            if records.is_closed() {
+                return false;
+            }
+            thread::sleep(RETRY);
+        }
+        if !self.shared.set_writable(true) {
+            eprintln!("bottle-sidecar: audit is written again");
+        }
+        true
+    }
+
+    /// Says on stderr what the policy wants said there.
+    fn report(&self, batch: &mut Vec<Record>) {
+        let level = self.shared.log_level();
+        for record in batch.drain(..).filter(|record| record.is_worth(level)) {
+            eprintln!("bottle-sidecar: {record}");
+        }
+    }
+}

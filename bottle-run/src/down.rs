@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use bottle_plan::failure::{Failure, Kind, PathContext as _, Result};
@@ -12,7 +13,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::containers::{self, Container, Labels};
-use crate::engine::Engine;
+use crate::engine::{Engine, Output, at_once, failure_of};
 use crate::files;
 use crate::lock::BottleLock;
 
@@ -97,11 +98,14 @@ pub fn remove(engine: &Engine, request: &Request<'_>, folder: &Path) -> Result<R
             failures.push(failure);
         }
     }
-    // The agent first: it never runs without the sidecar that records what it does.
+    // Side by side: an agent that outlives the sidecar by a moment is cut off, not free.
     let (agents, sidecars): (Vec<_>, Vec<_>) = found.into_iter().partition(|c| c.role() == "agent");
-    for group in [agents, sidecars] {
-        let is_sidecar = group.first().is_some_and(|c| c.role() != "agent");
-        match remove_containers(engine, &group, is_sidecar) {
+    let (without_agents, without_sidecars) = at_once(
+        || remove_containers(engine, &agents),
+        || stop(engine, &sidecars).and_then(|()| remove_containers(engine, &sidecars)),
+    )?;
+    for (group, result) in [(agents, without_agents), (sidecars, without_sidecars)] {
+        match result {
             Ok(()) => removed.containers.extend(group.into_iter().map(|c| c.name)),
             Err(failure) => failures.push(failure),
         }
@@ -123,46 +127,71 @@ pub fn remove(engine: &Engine, request: &Request<'_>, folder: &Path) -> Result<R
     }
 }
 
-fn remove_containers(engine: &Engine, group: &[Container], is_sidecar: bool) -> Result<()> {
+/// What a sidecar has recorded but not written would be lost with a kill.
+fn stop(engine: &Engine, group: &[Container]) -> Result<()> {
+    let running: Vec<&str> = group
+        .iter()
+        .filter(|container| container.state == "running")
+        .map(|container| container.id.as_str())
+        .collect();
+    if running.is_empty() {
+        return Ok(());
+    }
+    let stop = engine
+        .call(["stop", &format!("--time={SIDECAR_GRACE}")])
+        .args(running);
+    // That it is gone already is no failure, and what else is wrong the removal will say.
+    stop.within(Duration::from_secs(30)).output().map(drop)
+}
+
+fn remove_containers(engine: &Engine, group: &[Container]) -> Result<()> {
     if group.is_empty() {
         return Ok(());
     }
-    let ids = || group.iter().map(|container| container.id.as_str());
-    if is_sidecar && group.iter().any(|container| container.state == "running") {
-        // What it has recorded but not written would be lost with a kill. That it is gone already is no failure.
-        let stop = engine
-            .call(["stop", &format!("--time={SIDECAR_GRACE}")])
-            .args(ids());
-        let _ = stop.within(Duration::from_secs(30)).output();
-    }
+    let ids = group.iter().map(|container| container.id.as_str());
     let output = engine
         .call(["rm", "--force", "--volumes"])
-        .args(ids())
+        .args(ids)
         .output()?;
-    let only_gone = output
-        .stderr
-        .lines()
-        .all(|line| line.contains("No such container") || line.contains("already in progress"));
-    if output.status.success() || only_gone {
-        return Ok(());
-    }
-    Err(crate::engine::failure_of("docker rm", &output))
+    let gone = ["No such container", "already in progress"];
+    done_or_gone("docker rm", &output, &gone)
 }
 
 fn remove_networks(engine: &Engine, labels: &Labels) -> Result<Vec<String>> {
     let names = containers::networks(engine, labels)?;
-    if names.is_empty() {
-        return Ok(names);
+    let removals: Vec<Result<()>> = thread::scope(|scope| {
+        let threads: Vec<_> = names
+            .iter()
+            .map(|name| scope.spawn(|| remove_network(engine, name)))
+            .collect();
+        let panicked = |_| Err(Failure::failed("a thread of bottle-run panicked"));
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(panicked))
+            .collect()
+    });
+    match one_of(removals.into_iter().filter_map(Result::err).collect()) {
+        Some(failure) => Err(failure),
+        None => Ok(names),
     }
-    let output = engine.call(["network", "rm"]).args(&names).output()?;
-    let only_gone = output
-        .stderr
-        .lines()
-        .all(|line| line.contains("not found") || line.contains("No such network"));
-    if output.status.success() || only_gone {
-        return Ok(names);
+}
+
+fn remove_network(engine: &Engine, name: &str) -> Result<()> {
+    let output = engine.call(["network", "rm", name]).output()?;
+    done_or_gone(
+        "docker network rm",
+        &output,
+        &["not found", "No such network"],
+    )
+}
+
+/// Success, or nothing but what was to be achieved anyway.
+fn done_or_gone(what: &str, output: &Output, gone: &[&str]) -> Result<()> {
+    let is_gone = |line: &str| gone.iter().any(|text| line.contains(text));
+    if output.status.success() || output.stderr.lines().all(is_gone) && !output.stderr.is_empty() {
+        return Ok(());
     }
-    Err(crate::engine::failure_of("docker network rm", &output))
+    Err(failure_of(what, output))
 }
 
 /// Appends what the containers printed to `compose.log`, each line with its time and its role.

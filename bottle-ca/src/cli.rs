@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 const EXAMPLES: &str = "\
 Examples:
   bottle-plan demo | bottle-ca | bottle-render | bottle-run up
-  bottle-plan --resume SLUG | bottle-ca --renew | bottle-render | bottle-run up
+  bottle-plan demo --slug demo-1 | bottle-ca --renew | bottle-render | bottle-run up
   bottle-ca mint --dir ca --hosts api.example.com,*.example.org --name \"bottle egress CA demo\"
   bottle-ca show --dir ca
   bottle-ca verify --dir ca --host api.example.com

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::plan::{EnvSource, Plan, WorkspaceMode};
-use crate::policy::{Match, PathKind, Route, Scheme, Tls};
+use crate::policy::{Limits, Match, PathKind, Route, Scheme, Tls};
 
 /// Everything a person should know before they say yes.
 #[must_use]
@@ -37,7 +37,7 @@ pub fn explain(plan: &Plan) -> String {
     }
     if let Some(gate) = &plan.git_gate {
         line(format!(
-            "  pushes     through git-gate to {}:",
+            "  pushes     to nothing yet (git-gate is not in this version); declared are {}:",
             counted(gate.repos.len(), "repository")
         ));
         for repo in &gate.repos {
@@ -72,7 +72,7 @@ pub fn explain(plan: &Plan) -> String {
         ));
     }
     if plan.supervise.is_some() {
-        line("  may ask    you, for more".to_owned());
+        line("  may ask    nobody yet (supervise is not in this version)".to_owned());
     }
     if !plan.agent.hardening.cap_add.is_empty() {
         line(format!(
@@ -120,7 +120,8 @@ pub fn in_words(route: &Route) -> String {
         [] => String::new(),
         ranges => format!(", also at {}", ranges.join(", ")),
     };
-    format!("{what} to {place}{git}{private}")
+    let budget = route.limits.as_ref().map(budget).unwrap_or_default();
+    format!("{what} to {place}{git}{private}{budget}")
 }
 
 fn alternative(rule: &Match) -> String {
@@ -137,9 +138,35 @@ fn alternative(rule: &Match) -> String {
             PathKind::Regex => format!("~{}", path.value),
         })
         .collect();
+    let headers: Vec<String> = rule
+        .headers
+        .iter()
+        .map(|header| format!("{}: {}", header.name, header.value))
+        .collect();
+    let with = match headers.as_slice() {
+        [] => String::new(),
+        headers => format!(" with `{}`", headers.join("` and `")),
+    };
     match paths.as_slice() {
-        [] => methods,
-        paths => format!("{methods} {}", paths.join(" or ")),
+        [] => format!("{methods}{with}"),
+        paths => format!("{methods} {}{with}", paths.join(" or ")),
+    }
+}
+
+/// The budget of a route, as the end of its sentence.
+fn budget(limits: &Limits) -> String {
+    let parts = [
+        limits.requests.map(|count| format!("{count} requests")),
+        limits.bytes_out.map(|bytes| format!("{bytes} bytes out")),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    let window = limits.per.map_or_else(
+        || " in all".to_owned(),
+        |seconds| format!(" in {seconds} s"),
+    );
+    match parts.as_slice() {
+        [] => String::new(),
+        parts => format!(", at most {}{window}", parts.join(" and ")),
     }
 }
 

@@ -56,7 +56,7 @@ pub fn choose(block: Ipv4Net, slug: &str, taken: &[Ipv4Net]) -> Result<Ipv4Net> 
         .find(|net| !overlaps(net))
         .ok_or_else(|| {
             Failure::conflict(format!("all {count} ranges of {block} are taken"))
-                .hint("remove bottles with `bottle-run gc`, or give another block with --subnets")
+                .hint("remove bottles you are done with (bottle-run down --purge SLUG), or give another block with --subnets")
         })
 }
 

@@ -55,17 +55,23 @@ impl Home {
     }
 
     fn nothing(&self, slug: &str) -> Failure {
-        let known: Vec<String> = self
-            .state
-            .bottles()
+        let known = self.state.bottles();
+        let failure = Failure::not_found(format!("no bottle `{slug}` was started here"));
+        if let Some(planned) = known.iter().find(|bottle| bottle.slug == slug) {
+            let name = &planned.name;
+            return failure.hint(format!(
+                "it was only planned: bottle-plan {name} --slug {slug} | bottle-render | bottle-run up"
+            ));
+        }
+        let started: Vec<String> = known
             .into_iter()
+            .filter(|bottle| bottle.started_at.is_some())
             .map(|bottle| bottle.slug)
             .collect();
-        let failure = Failure::not_found(format!("no bottle `{slug}` was started here"));
-        if known.is_empty() {
+        if started.is_empty() {
             failure.hint("start one: bottle-plan NAME | bottle-render | bottle-run up")
         } else {
-            failure.hint(format!("there are: {}", known.join(", ")))
+            failure.hint(format!("there are: {}", started.join(", ")))
         }
     }
 }

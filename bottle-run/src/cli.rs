@@ -1,5 +1,7 @@
 //! The command line of `bottle-run`.
 
+mod audit;
+
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
@@ -8,7 +10,6 @@ use bottle_plan::failure::{Failure, PathContext as _, Result};
 use bottle_plan::handle::Handle;
 use bottle_plan::plan::EnvSource;
 use bottle_plan::{state, tool};
-use bottle_run::audit;
 use bottle_run::bottle::{self, Home, around_exec};
 use bottle_run::engine::Engine;
 use bottle_run::exec::{self, Stdin};
@@ -25,7 +26,7 @@ Examples:
   bottle-run audit demo-x7k2p --denied                  see what it was not let do
   bottle-run list                                       see what there is
   bottle-run down demo-x7k2p                            stop and remove it
-  bottle-plan demo | bottle-render | bottle-run run     all of it, and nothing left after
+  bottle-plan demo | bottle-render | bottle-run run     all of it; only the audit and logs are kept
 
 Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused by policy, 4 not found, 5 conflict,
 125 our own failure around exec; exec returns the command's own code otherwise.";
@@ -96,13 +97,7 @@ enum Command {
         raw: bool,
     },
     /// Show what a bottle did and tried, running or stopped
-    #[command(args_conflicts_with_subcommands = true)]
-    Audit {
-        #[command(subcommand)]
-        command: Option<AuditCommand>,
-        #[command(flatten)]
-        show: Audit,
-    },
+    Audit(audit::Args),
     /// Show all bottles of this home
     #[command(alias = "ls")]
     List,
@@ -114,37 +109,6 @@ enum Command {
         /// Remove the state folder too: audit, logs, reserved addresses
         #[arg(long)]
         purge: bool,
-    },
-}
-
-#[derive(Args, Debug)]
-struct Audit {
-    /// The bottle
-    #[arg(required = true)]
-    slug: Option<String>,
-    /// Go on as more comes
-    #[arg(long, short, conflicts_with = "summary")]
-    follow: bool,
-    /// Only what was not let through
-    #[arg(long)]
-    denied: bool,
-    /// Only what began since: 90s, 10m, 2h, 1d, or a time
-    #[arg(long, value_name = "WHEN")]
-    since: Option<String>,
-    /// Count by host, decision and reason
-    #[arg(long)]
-    summary: bool,
-}
-
-#[derive(Subcommand, Debug)]
-enum AuditCommand {
-    /// Check that nothing was changed, taken out or cut off
-    Verify {
-        /// The bottle
-        slug: String,
-        /// Also check that the line with this hash is there, which an earlier check called the head
-        #[arg(long, value_name = "HASH")]
-        head: Option<String>,
     },
 }
 
@@ -226,11 +190,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
             };
             logs::logs(&engine, &home()?, &request).map(|()| 0)
         }
-        Command::Audit {
-            command: Some(AuditCommand::Verify { slug, head }),
-            ..
-        } => verify_audit(&home()?, &slug, head.as_deref(), cli.json),
-        Command::Audit { show, .. } => show_audit(&home()?, &show, cli.json, &say),
+        Command::Audit(args) => audit::run(&home()?, &args, cli.json, &say),
         Command::List => {
             let list = list::list(&engine, &home()?)?;
             let text = if cli.json {
@@ -242,41 +202,6 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         }
         Command::Down { slugs, purge } => remove(&engine, &home()?, &slugs, purge, cli.json, &say),
     }
-}
-
-fn show_audit(home: &Home, args: &Audit, json: bool, say: &dyn Fn(&str)) -> Result<u8> {
-    let slug = args.slug.as_deref().unwrap_or_default();
-    let folder = audit::folder(home, slug)?;
-    let filter = audit::Filter {
-        denied: args.denied,
-        since: args.since.as_deref().map(audit::parse_since).transpose()?,
-    };
-    if args.summary {
-        let summary = audit::summarise(slug, &folder, &filter)?;
-        let text = if json {
-            state::to_json(&summary)?
-        } else {
-            summary.table()
-        };
-        return tool::emit(&text).map(|()| 0);
-    }
-    let show = audit::Show {
-        filter,
-        follow: args.follow,
-        json,
-    };
-    audit::show(&folder, &show, say).map(|()| 0)
-}
-
-fn verify_audit(home: &Home, slug: &str, head: Option<&str>, json: bool) -> Result<u8> {
-    let verified = audit::verify(slug, &audit::folder(home, slug)?, head)?;
-    let text = if json {
-        state::to_json(&verified)?
-    } else {
-        verified.text()
-    };
-    tool::emit(&text)?;
-    Ok(u8::from(!verified.intact))
 }
 
 fn up_request(args: &Up, quiet: bool) -> Result<up::Request> {
@@ -400,8 +325,8 @@ fn remove(
         });
         match removed {
             Ok(removed) if as_json => tool::emit(&state::to_json(&removed)?)?,
-            Ok(removed) if removed.nothing() => say(&format!("{given} was not running")),
-            Ok(_) => say(&format!("{given} is gone")),
+            Ok(removed) if removed.nothing() => say(&format!("{} was not running", removed.slug)),
+            Ok(removed) => say(&format!("{} is gone", removed.slug)),
             Err(failure) => failures.push(failure),
         }
     }

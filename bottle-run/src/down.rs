@@ -20,9 +20,16 @@ use crate::lock::BottleLock;
 /// How long a sidecar may take to write its last records.
 const SIDECAR_GRACE: u32 = 5;
 
+/// The schema tag of [`Removed`].
+pub const REMOVED_SCHEMA: &str = "bottle.removed/v1";
+
 /// What was removed.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Removed {
+    /// Always [`REMOVED_SCHEMA`].
+    pub schema: &'static str,
+    /// The bottle.
+    pub slug: String,
     /// Names of containers.
     pub containers: Vec<String>,
     /// Names of networks.
@@ -88,7 +95,11 @@ pub fn down(engine: &Engine, request: &Request<'_>, say: &dyn Fn(&str)) -> Resul
 /// Every failure on the way, after all that could be removed has been.
 pub fn remove(engine: &Engine, request: &Request<'_>, folder: &Path) -> Result<Removed> {
     let labels = Labels::of_bottle(request.home_label, request.slug);
-    let mut removed = Removed::default();
+    let mut removed = Removed {
+        schema: REMOVED_SCHEMA,
+        slug: request.slug.to_owned(),
+        ..Removed::default()
+    };
     let mut failures = Vec::new();
 
     let found = containers::list(engine, &labels)?;

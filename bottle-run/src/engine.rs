@@ -375,6 +375,10 @@ fn known_cause(stderr: &str) -> Option<&'static str> {
         Some("the Compose v2 plugin is missing (on Debian: scripts/setup)")
     } else if has("no space left on device") {
         Some("the disk is full: `docker system df` shows what takes it")
+    } else if has("has active endpoints") {
+        Some(
+            "a container that is not the bottle's is on its network: docker network inspect shows it",
+        )
     } else if has("Pool overlaps with other one") {
         Some("another network has these addresses: plan again with another --slug or --subnets")
     } else {

@@ -9,6 +9,7 @@ pub mod engine;
 pub mod exec;
 pub mod files;
 pub mod images;
+pub mod inspect;
 pub mod interrupt;
 pub mod list;
 pub mod lock;

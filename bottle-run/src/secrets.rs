@@ -6,6 +6,9 @@ use bottle_plan::failure::{Failure, Result};
 use bottle_plan::plan::{EnvSource, Plan};
 use zeroize::Zeroizing;
 
+/// As the egress sidecar has it.
+const SHORTEST_CREDENTIAL: usize = 8;
+
 /// A value that is wiped when it is dropped and never printed.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<String>);
@@ -75,6 +78,13 @@ fn unset(name: &str, how: &str) -> Failure {
 
 /// Anything else in a header would end it, or be refused by the other side without a word.
 fn check_header_value(name: &str, value: &str) -> Result<()> {
+    // Egress looks for the value in all that passes: a short one would be found everywhere.
+    if value.len() < SHORTEST_CREDENTIAL {
+        return Err(Failure::invalid(format!(
+            "the value of {name} has fewer than {SHORTEST_CREDENTIAL} characters"
+        ))
+        .hint("a credential is longer than that: look whether it was cut off"));
+    }
     if value.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
         return Ok(());
     }

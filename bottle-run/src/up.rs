@@ -18,7 +18,7 @@ use crate::engine::{Engine, at_once};
 use crate::images::{self, SidecarBinary};
 use crate::lock::BottleLock;
 use crate::secrets::{self, Secrets};
-use crate::{canary, down, files, interrupt, networks, provision};
+use crate::{canary, down, files, inspect, interrupt, networks, provision};
 
 /// How long a sidecar may take until it listens; it takes milliseconds.
 const SIDECAR_READY_SECONDS: u32 = 20;
@@ -41,6 +41,7 @@ pub struct Request {
 /// made safe; failed otherwise.
 pub fn up(engine: &Engine, request: &Request, say: &dyn Fn(&str)) -> Result<Handle> {
     let plan = &request.plan;
+    check_supported(plan, say)?;
     let home = state_home(plan)?;
     state::private_dir(&plan.state)?;
     let _lock = BottleLock::take(&plan.state, &plan.slug)?;
@@ -106,7 +107,10 @@ fn start(
     interrupt::check()?;
     compose_create(engine, plan, secrets, chosen?)?;
     let (filled, ready) = at_once(
-        || provision::fill(engine, plan, &names.agent, &authority.cert_pem(), binary),
+        || {
+            inspect::check_agent(engine, plan, &names.agent)?;
+            provision::fill(engine, plan, &names.agent, &authority.cert_pem(), binary)
+        },
         || start_sidecar(engine, &names.egress),
     )?;
     filled?;
@@ -129,6 +133,29 @@ fn start(
         ca_fingerprint: authority.fingerprint().to_owned(),
         started_at: now()?,
     })
+}
+
+/// What the plan asks for and this version does not do: an error where the bottle would be less safe than it says, a
+/// warning where it only can do less.
+fn check_supported(plan: &Plan, say: &dyn Fn(&str)) -> Result<()> {
+    if plan.agent.hardening.read_only {
+        return Err(Failure::invalid(
+            "`hardening: {read_only: true}` is not supported in this version: files are put into the agent's container",
+        )
+        .hint("take it out of the manifest"));
+    }
+    if plan.git_gate.is_some() {
+        say(
+            "warning: git-gate is not in this version; the agent can reach none of its repositories",
+        );
+    }
+    if plan.supervise.is_some() {
+        say("warning: supervise is not in this version; the agent cannot ask for more");
+    }
+    if plan.agent.resources.disk.is_some() {
+        say("warning: resources.disk is not enforced in this version");
+    }
+    Ok(())
 }
 
 fn mint(plan: &Plan, say: &dyn Fn(&str)) -> Result<bottle_ca::Authority> {

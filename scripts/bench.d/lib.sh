@@ -38,18 +38,24 @@ bench_image() {
     echo "$tag"
 }
 
-# Everything with the label, from this run or one that was killed. What is gone already is no failure.
+# A folder for a run, and the name of its bottle; by both of them `clean_up` knows what is ours.
+begin_run() {
+    work=$(mktemp -d "${TMPDIR:-/tmp}/bottle-bench.XXXXXX")
+    run=bench-$$
+    export BOTTLE_HOME=$work/home PATH=$bench_bin:$PATH
+    unset BOTTLE_SUBNETS BOTTLE_DOCKER BOTTLE_SIDECAR
+    mkdir -p "$BOTTLE_HOME/bottles" "$bench_out"
+}
+
+# What runs left, this one or one that was killed, and the image. What is gone already is no failure.
 clean_up() {
-    local ids
-    ids=$(docker ps --all --quiet --filter label=bottle.bench)
-    # shellcheck disable=SC2086
-    [ -z "$ids" ] || docker rm --force --volumes $ids > /dev/null
-    ids=$(docker network ls --quiet --filter label=bottle.bench)
-    # shellcheck disable=SC2086
-    [ -z "$ids" ] || docker network rm $ids > /dev/null
-    ids=$(docker images --quiet --filter label=bottle.bench | sort -u)
-    # shellcheck disable=SC2086
-    [ -z "$ids" ] || docker image rm --force $ids > /dev/null
+    local filter
+    for filter in label=bottle.bench name=^/?bottle-bench-[0-9]+-; do
+        docker ps --all --quiet --filter "$filter" | xargs --no-run-if-empty docker rm --force --volumes > /dev/null
+    done
+    docker network ls --quiet --filter name=^bottle-bench-[0-9]+- | xargs --no-run-if-empty docker network rm > /dev/null
+    docker images --quiet --filter label=bottle.bench | sort -u | xargs --no-run-if-empty docker image rm --force > /dev/null
+    rm -rf "${TMPDIR:-/tmp}"/bottle-bench.??????
 }
 
 # --- the machine ------------------------------------------------------------------------------------------------------

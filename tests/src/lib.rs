@@ -12,6 +12,7 @@ pub mod home;
 pub mod host;
 pub mod internet;
 pub mod load;
+pub mod model;
 pub mod probe;
 pub mod run;
 pub mod server;

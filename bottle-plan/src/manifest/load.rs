@@ -38,8 +38,6 @@ pub struct Manifest {
     pub sources: Vec<Source>,
     /// What the user should know about.
     pub warnings: Vec<String>,
-    /// The folder relative paths of the bottle start from.
-    pub base: PathBuf,
 }
 
 /// Reads the agent `name` and its bottle, or the bare bottle of that name. `bottles` replaces the agent's own choice.
@@ -89,15 +87,21 @@ pub fn single_file(places: &Places, path: &Path) -> Result<Manifest> {
         .filter(|name| check_name(name).is_ok())
         .unwrap_or_else(|| "bottle".to_owned());
     let mut reader = Reader::new(places);
-    if let Some(folder) = path.parent() {
-        reader.base = folder.to_owned();
-    }
     let file = reader.read("manifest", &name, &path)?;
     let mut single: SingleFile = file.parse()?;
     if let Some(body) = file.body {
         single.agent.prompt = Some(body);
     }
-    mark_routes(&mut single.bottle, &path, &file.yaml);
+    if single.agent.bottle.is_some() {
+        let text = format!(
+            "{}: `agent.bottle` means nothing beside `bottle`",
+            path.display()
+        );
+        return Err(
+            Failure::invalid(text).hint("build on another bottle with `bottle: {extends: NAME}`")
+        );
+    }
+    anchor(&mut single.bottle, &path, &file.yaml);
     let parents = single
         .bottle
         .extends
@@ -164,7 +168,6 @@ fn slug_like(text: &str) -> String {
 
 struct Reader<'a> {
     places: &'a Places,
-    base: PathBuf,
     sources: Vec<Source>,
     warnings: Vec<String>,
 }
@@ -173,7 +176,6 @@ impl<'a> Reader<'a> {
     fn new(places: &'a Places) -> Self {
         Self {
             places,
-            base: places.home.join("bottles"),
             sources: Vec::new(),
             warnings: Vec::new(),
         }
@@ -186,7 +188,6 @@ impl<'a> Reader<'a> {
             agent,
             sources: self.sources,
             warnings: self.warnings,
-            base: self.base,
         }
     }
 
@@ -248,7 +249,7 @@ impl<'a> Reader<'a> {
         };
         let file = self.read("bottle", name, &path)?;
         let mut bottle: Bottle = file.parse()?;
-        mark_routes(&mut bottle, &path, &file.yaml);
+        anchor(&mut bottle, &path, &file.yaml);
         let parents = bottle.extends.take().map(|e| e.0).unwrap_or_default();
         if parents.is_empty() {
             return Ok(bottle);
@@ -393,8 +394,23 @@ impl HasSchema for SingleFile {
     }
 }
 
-/// Notes where each route was written: decisions name it later.
-fn mark_routes(bottle: &mut Bottle, path: &Path, yaml: &str) {
+/// Ties a bottle to the file it was written in: its relative paths begin there, also when another file extends it, and
+/// each route knows its line, which decisions name later.
+fn anchor(bottle: &mut Bottle, path: &Path, yaml: &str) {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let begin_there = |text: &mut String| {
+        if !text.starts_with("~/") {
+            *text = folder.join(&*text).to_string_lossy().into_owned();
+        }
+    };
+    let provider = bottle.agent_provider.as_mut();
+    let dockerfiles = bottle.dockerfile.iter_mut();
+    dockerfiles
+        .chain(provider.and_then(|p| p.dockerfile.as_mut()))
+        .for_each(begin_there);
+    if let Some(egress) = &mut bottle.egress {
+        egress.upstream_ca.iter_mut().for_each(begin_there);
+    }
     let routes = bottle
         .egress
         .iter_mut()
@@ -415,10 +431,18 @@ fn names_in(folder: &Path) -> Vec<String> {
     };
     let mut names: Vec<String> = entries
         .flatten()
-        .filter_map(|entry| entry.path().file_stem()?.to_str().map(str::to_owned))
+        .map(|entry| entry.path())
+        .filter(|path| is_manifest(path))
+        .filter_map(|path| path.file_stem()?.to_str().map(str::to_owned))
         .collect();
     names.sort();
     names
+}
+
+fn is_manifest(path: &Path) -> bool {
+    EXTENSIONS
+        .iter()
+        .any(|known| path.extension().is_some_and(|found| found == *known))
 }
 
 fn close_name(name: &str, known: &[String]) -> String {

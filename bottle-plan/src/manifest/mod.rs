@@ -6,7 +6,6 @@ pub mod merge;
 pub mod values;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -128,7 +127,7 @@ pub struct Egress {
     /// 0 nothing but failures, 1 denials, 2 every request.
     pub log: Option<u8>,
     /// More roots to trust upstream, PEM, relative to this file.
-    pub upstream_ca: Option<PathBuf>,
+    pub upstream_ca: Option<String>,
     /// The only destinations.
     #[serde(default)]
     pub routes: Vec<Route>,

@@ -84,13 +84,12 @@ pub(super) fn resolve(
             Failure::invalid("`command` is empty").hint("write it as a list, such as [bash, -l]")
         );
     }
-    let mut names: Vec<&String> = bottle
-        .skills
-        .iter()
-        .flatten()
-        .chain(&manifest.agent.skills)
-        .collect();
-    names.dedup();
+    let mut names: Vec<&String> = Vec::new();
+    for name in bottle.skills.iter().flatten().chain(&manifest.agent.skills) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
     let agent = Agent {
         name: manifest.name.clone(),
         image: found.image,
@@ -148,7 +147,7 @@ fn image(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<FoundImage> {
                 files: Vec::new(),
             })
         }
-        (None, Some(path), _) => user_build(&manifest.name, &on_host(path, &manifest.base, inputs)?),
+        (None, Some(path), _) => user_build(&manifest.name, &on_host(path, &inputs.places.home, inputs)?),
         (None, None, Some(provider)) => provider_build(&provider.template, inputs),
         (None, None, None) => Err(Failure::invalid(format!("bottle `{}` says nothing about its image", manifest.name))
             .hint("add `image: debian:trixie-slim`, `dockerfile: PATH` or `agent_provider: {template: shell}`")),

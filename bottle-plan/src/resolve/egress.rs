@@ -1,29 +1,49 @@
 //! Routes, credentials by slot, and placeholders.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use ipnet::IpNet;
+use regex::Regex;
+use sha2::{Digest as _, Sha256};
 
 use super::{Inputs, check_variable, on_host};
 use crate::digest;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, PathContext as _, Result};
 use crate::host::HostPattern;
-use crate::manifest::load::Manifest;
+use crate::manifest::load::{Manifest, hex};
 use crate::manifest::{self};
-use crate::plan::{Ca, Egress, Slot};
-use crate::policy::{Auth, AuthScheme, Detectors, Limits, Match, PathKind, Route, Scheme, Tls};
+use crate::plan::{Ca, Egress, Slot, Source};
+use crate::policy::{
+    Auth, AuthScheme, Detectors, Limits, Match, PathKind, PathMatch, Route, Scheme, Tls,
+};
 
 /// How long a bottle's CA is valid. Long enough for a bottle left over a holiday, short enough to be worthless after.
 const CA_DAYS: u32 = 30;
 
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+/// Headers that belong to the connection or the message, not to a credential.
+const NO_CREDENTIAL: [&str; 9] = [
+    "host",
+    "connection",
+    "content-length",
+    "content-type",
+    "expect",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
 const OUTBOUND: [&str; 3] = ["known_secrets", "token_patterns", "entropy"];
 const INBOUND: [&str; 1] = ["injection"];
 
 /// Host variable → the slot whose placeholder the agent gets under that name.
 pub(super) type Placeholders = BTreeMap<String, String>;
 
-pub(super) fn resolve(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<(Egress, Placeholders)> {
+pub(super) fn resolve(
+    manifest: &Manifest,
+    inputs: &Inputs<'_>,
+) -> Result<(Egress, Placeholders, Option<Source>)> {
     let written = manifest.bottle.egress.clone().unwrap_or_default();
     let log = written.log.unwrap_or(0);
     if log > 2 {
@@ -45,15 +65,9 @@ pub(super) fn resolve(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<(Egres
     no_two_alike(&routes)?;
     let upstream_ca = written
         .upstream_ca
-        .map(|path| on_host(&path.to_string_lossy(), &manifest.base, inputs))
+        .map(|path| on_host(&path, &inputs.places.home, inputs))
         .transpose()?;
-    if let Some(path) = upstream_ca.as_ref().filter(|path| !path.is_file()) {
-        return Err(Failure::not_found(format!(
-            "egress.upstream_ca: {} is not a file",
-            path.display()
-        ))
-        .hint("give a PEM file, relative to the manifest or absolute"));
-    }
+    let source = upstream_ca.as_deref().map(upstream_ca_source).transpose()?;
     let egress = Egress {
         ca: Ca {
             dir: inputs.state.join("egress"),
@@ -66,7 +80,20 @@ pub(super) fn resolve(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<(Egres
         slots: slots.list,
         routes,
     };
-    Ok((egress, slots.placeholders))
+    Ok((egress, slots.placeholders, source))
+}
+
+/// Whom the sidecar believes is part of what is granted: the file's content goes into the digest.
+fn upstream_ca_source(path: &Path) -> Result<Source> {
+    let bytes = std::fs::read(path)
+        .at("read egress.upstream_ca", path)
+        .map_err(|failure| failure.hint("give a PEM file, relative to the manifest or absolute"))?;
+    Ok(Source {
+        role: "upstream_ca".to_owned(),
+        name: "upstream_ca".to_owned(),
+        path: path.to_owned(),
+        sha256: hex(&Sha256::digest(bytes)),
+    })
 }
 
 fn route(written: &manifest::Route, slots: &mut Slots<'_>) -> Result<Route> {
@@ -158,6 +185,7 @@ fn alternative(written: &manifest::Match) -> Result<Match> {
                 rule.value
             )));
         }
+        check_path_rule(&rule)?;
         if rule
             .value
             .chars()
@@ -184,6 +212,34 @@ fn alternative(written: &manifest::Match) -> Result<Match> {
         methods,
         headers: written.headers.clone(),
     })
+}
+
+/// What the sidecar would refuse to load, or could never match, is said where it was written.
+fn check_path_rule(rule: &PathMatch) -> Result<()> {
+    let value = &rule.value;
+    if rule.kind == PathKind::Regex {
+        return match Regex::new(value) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let error = error.to_string();
+                let why = error
+                    .lines()
+                    .last()
+                    .unwrap_or_default()
+                    .trim_start_matches("error: ");
+                Err(
+                    Failure::invalid(format!("`{value}` is not a regular expression: {why}")).hint(
+                        "the syntax is that of Rust's regex: no look-around, no back references",
+                    ),
+                )
+            }
+        };
+    }
+    if value.split('/').any(|part| part == "." || part == "..") || value.contains(['\\', '%']) {
+        return Err(Failure::invalid(format!("the path `{value}` can never match"))
+            .hint("rules are compared with decoded paths, and a path with dot segments is refused before"));
+    }
+    Ok(())
 }
 
 fn detectors(given: Option<&Detectors>, known: &[&str]) -> Result<()> {
@@ -266,7 +322,10 @@ impl<'a> Slots<'a> {
             (None, _) => "authorization".to_owned(),
         };
         let token = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-        if header.is_empty() || !header.bytes().all(token) || header == "host" {
+        if header.is_empty()
+            || !header.bytes().all(token)
+            || NO_CREDENTIAL.contains(&header.as_str())
+        {
             return Err(Failure::invalid(format!(
                 "auth.header: `{header}` is not a header for a credential"
             )));

@@ -67,7 +67,7 @@ pub fn resolve(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Resolved> {
     let bottle = &manifest.bottle;
     let project = format!("bottle-{}", inputs.slug);
     let networks = subnet::networks(&project, inputs.range);
-    let (egress, placeholders) = egress::resolve(manifest, inputs)?;
+    let (egress, placeholders, upstream_ca) = egress::resolve(manifest, inputs)?;
     let git_gate = git::gate(bottle.git_gate.as_ref(), inputs)?;
     let supervise = (bottle.supervise == Some(true)).then_some(Supervise {
         port: SUPERVISE_PORT,
@@ -76,6 +76,7 @@ pub fn resolve(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Resolved> {
     let mut sources = manifest.sources.clone();
     let agent = agent::resolve(manifest, inputs, &placeholders, &workspace.workdir)?;
     sources.extend(agent.source);
+    sources.extend(upstream_ca);
 
     let mut provision = vec![Step::User, Step::Ca];
     if agent.agent.prompt.is_some() {
@@ -179,7 +180,7 @@ fn workspace(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Workspace> {
     })
 }
 
-/// A path of the host as manifests write it: absolute, `~/…`, or relative to `base`.
+/// A path of the host as manifests write it: absolute (a manifest's own files are by now), `~/…`, or relative to `base`.
 fn on_host(text: &str, base: &Path, inputs: &Inputs<'_>) -> Result<PathBuf> {
     if text.is_empty() || text.chars().any(char::is_control) {
         return Err(Failure::invalid(format!("{text:?} is not a path")));

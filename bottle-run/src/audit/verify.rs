@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
 
 use bottle_plan::audit::{Decision, Dropped, GENESIS, Head, Record, parse};
 use bottle_plan::failure::{PathContext as _, Result, printable};
@@ -14,6 +16,9 @@ use super::files::{self, Lines};
 
 /// The schema tag of [`Verified`].
 pub const VERIFY_SCHEMA: &str = "bottle.audit-verify/v1";
+
+/// How long a line may take to be finished.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A list of findings is not longer than this.
 const MAX_FINDINGS: usize = 100;
@@ -132,6 +137,14 @@ impl<'a> Walk<'a> {
         while let Some(line) = lines.next().at("read", path)? {
             self.place.1 += 1;
             self.line(line);
+        }
+        if !lines.rest().is_empty() {
+            // Perhaps the sidecar is writing it at this very moment.
+            sleep(PATIENCE);
+            while let Some(line) = lines.next().at("read", path)? {
+                self.place.1 += 1;
+                self.line(line);
+            }
         }
         if !lines.rest().is_empty() {
             self.place.1 += 1;

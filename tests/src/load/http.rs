@@ -1,6 +1,6 @@
 //! As much of HTTP/1.1 as it takes to find the end of an answer.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read as _};
 
 /// A head of an answer that is longer is not one.
 const LONGEST_LINE: u64 = 64 << 10;
@@ -111,7 +111,7 @@ fn skip(from: &mut impl BufRead, mut left: u64) -> io::Result<()> {
 
 fn read_line<'line>(from: &mut impl BufRead, line: &'line mut Vec<u8>) -> io::Result<&'line str> {
     line.clear();
-    io::Read::take(&mut *from, LONGEST_LINE).read_until(b'\n', line)?;
+    from.take(LONGEST_LINE).read_until(b'\n', line)?;
     let text = line
         .strip_suffix(b"\n")
         .ok_or(io::ErrorKind::UnexpectedEof)?;

@@ -24,7 +24,7 @@ use tally::Tally;
 /// Between two attempts after an error: a proxy that is down must not turn the generator into a busy loop.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Connections that a thread a connection is still a good design for.
+/// There may be hundreds of threads, and none of them goes deep.
 const STACK: usize = 256 << 10;
 
 /// Makes load as the arguments say, and says what came of it.

@@ -11,6 +11,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
 use super::{log, websocket};
+use crate::model;
 
 /// More of a head or a body is not read: a test that sends more wants to see who stops it.
 const MOST_HEAD: usize = 128 << 10;
@@ -181,6 +182,10 @@ fn percent_decoded(text: &str) -> String {
 }
 
 fn answer(out: &mut impl Write, request: &Request, sni: Option<&str>) -> io::Result<()> {
+    if let Some(reply) = model::reply(&request.method, &request.path, &request.body) {
+        let headers = [("content-type", reply.content_type)];
+        return whole(out, "200 OK", &headers, reply.body.as_bytes());
+    }
     match request.path.as_str() {
         "/redir" => {
             let to = request.query.get("to").map_or("/echo", String::as_str);
@@ -215,7 +220,7 @@ fn answer(out: &mut impl Write, request: &Request, sni: Option<&str>) -> io::Res
             out,
             "404 Not Found",
             &[],
-            b"there is /echo /redir /slow /sse /ws /gzip /bytes\n",
+            b"there is /echo /redir /slow /sse /ws /gzip /bytes, and a model\n",
         ),
     }
 }

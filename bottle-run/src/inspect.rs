@@ -1,0 +1,195 @@
+//! What the engine really made of the agent's container, against what the plan allows.
+//!
+//! The rendered file may have gone through other hands on its way here, and an engine or a plugin may have its own ideas.
+//! So the container is looked at before it is started: what is not in the plan is not in the container.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bottle_plan::failure::{Failure, Result};
+use bottle_plan::plan::{Plan, WorkspaceMode};
+use serde::Deserialize;
+
+use crate::engine::Engine;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Inspected {
+    config: Config,
+    host_config: HostConfig,
+    #[serde(default)]
+    mounts: Vec<Mount>,
+    network_settings: NetworkSettings,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Config {
+    user: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfig {
+    privileged: bool,
+    cap_add: Option<Vec<String>>,
+    cap_drop: Option<Vec<String>>,
+    security_opt: Option<Vec<String>>,
+    devices: Option<Vec<serde_json::Value>>,
+    device_requests: Option<Vec<serde_json::Value>>,
+    extra_hosts: Option<Vec<String>>,
+    port_bindings: Option<BTreeMap<String, serde_json::Value>>,
+    pid_mode: String,
+    ipc_mode: String,
+    #[serde(rename = "UTSMode")]
+    uts_mode: String,
+    userns_mode: String,
+    #[serde(default)]
+    dns: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Mount {
+    #[serde(rename = "Type")]
+    kind: String,
+    #[serde(default)]
+    source: String,
+    destination: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct NetworkSettings {
+    #[serde(default)]
+    networks: BTreeMap<String, serde_json::Value>,
+}
+
+/// Checks the agent's created container.
+///
+/// # Errors
+/// Refused, with what the container has and the plan does not grant.
+pub fn check_agent(engine: &Engine, plan: &Plan, container: &str) -> Result<()> {
+    let output = engine
+        .call(["container", "inspect", "--", container])
+        .run()?;
+    let found: Vec<Inspected> = serde_json::from_slice(&output.stdout).map_err(|error| {
+        Failure::failed("cannot read what the engine says of the agent's container").because(error)
+    })?;
+    let found = found
+        .first()
+        .ok_or_else(|| Failure::failed("the agent's container is gone"))?;
+    match excess(plan, found) {
+        None => Ok(()),
+        Some(what) => Err(Failure::refused(format!(
+            "the agent's container has what the plan does not grant: {what}"
+        ))
+        .hint("render the plan anew, and look at what changes the file on its way")),
+    }
+}
+
+fn excess(plan: &Plan, found: &Inspected) -> Option<String> {
+    let host = &found.host_config;
+    if host.privileged {
+        return Some("it is privileged".to_owned());
+    }
+    if found.config.user != plan.agent.user {
+        return Some(format!("it runs as `{}`", found.config.user));
+    }
+    if found.config.labels.get("bottle.slug") != Some(&plan.slug) {
+        return Some(
+            "it is not labelled as this bottle's, and would not be removed with it".to_owned(),
+        );
+    }
+    let bare = |name: &str| name.trim_start_matches("CAP_").to_ascii_uppercase();
+    let granted = &plan.agent.hardening.cap_add;
+    let added = host.cap_add.iter().flatten().map(|name| bare(name));
+    if let Some(name) = added.into_iter().find(|name| !granted.contains(name)) {
+        return Some(format!("the capability {name}"));
+    }
+    if !host
+        .cap_drop
+        .iter()
+        .flatten()
+        .any(|name| bare(name) == "ALL")
+    {
+        return Some("capabilities that were not dropped".to_owned());
+    }
+    let options: Vec<&String> = host.security_opt.iter().flatten().collect();
+    let has = |wanted: &[&str]| {
+        options
+            .iter()
+            .any(|option| wanted.contains(&option.as_str()))
+    };
+    if !has(&[
+        "no-new-privileges:true",
+        "no-new-privileges",
+        "no-new-privileges=true",
+    ]) {
+        return Some("the right to gain privileges".to_owned());
+    }
+    let profile = options
+        .iter()
+        .find_map(|option| option.strip_prefix("seccomp="));
+    if profile.is_none_or(|profile| !profile.trim_start().starts_with('{')) {
+        return Some("no seccomp profile of the bottle's".to_owned());
+    }
+    let lists = [
+        ("devices", host.devices.as_ref().map_or(0, Vec::len)),
+        (
+            "device requests",
+            host.device_requests.as_ref().map_or(0, Vec::len),
+        ),
+        (
+            "published ports",
+            host.port_bindings.as_ref().map_or(0, BTreeMap::len),
+        ),
+        ("extra hosts", host.extra_hosts.as_ref().map_or(0, Vec::len)),
+    ];
+    if let Some((what, _)) = lists.iter().find(|(_, count)| *count > 0) {
+        return Some((*what).to_owned());
+    }
+    // Not the cgroup namespace: on cgroup v1 the engine's own default is the host's, and shows nothing but names.
+    let namespaces = [
+        ("pid", &host.pid_mode),
+        ("ipc", &host.ipc_mode),
+        ("uts", &host.uts_mode),
+        ("user", &host.userns_mode),
+    ];
+    let shared = |mode: &str| mode == "host" || mode.starts_with("container:");
+    if let Some((what, mode)) = namespaces.iter().find(|(_, mode)| shared(mode)) {
+        return Some(format!("the {what} namespace of `{mode}`"));
+    }
+    if let Some(mount) = found.mounts.iter().find(|mount| !is_granted(plan, mount)) {
+        return Some(format!(
+            "a {} mount of {} at {}",
+            mount.kind, mount.source, mount.destination
+        ));
+    }
+    let networks: Vec<&String> = found.network_settings.networks.keys().collect();
+    if networks != [&plan.networks.internal.name] {
+        return Some(format!("the networks {networks:?}"));
+    }
+    if host
+        .dns
+        .iter()
+        .flatten()
+        .ne([&plan.networks.addresses.egress.to_string()])
+    {
+        return Some("a name server other than its sidecar".to_owned());
+    }
+    None
+}
+
+/// A mount the plan grants: a tmpfs, or the workspace where it is to be mounted. Nothing else of the host.
+fn is_granted(plan: &Plan, mount: &Mount) -> bool {
+    let workspace = &plan.workspace;
+    let is_workspace = || {
+        workspace.mode == WorkspaceMode::Mount
+            && workspace.from.as_deref() == Some(Path::new(&mount.source))
+            && mount.destination == workspace.workdir
+    };
+    mount.kind == "tmpfs" || mount.kind == "bind" && is_workspace()
+}

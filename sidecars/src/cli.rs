@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use crate::audit::AuditLimits;
 use crate::egress::{self, DEFAULT_SOCKET, Ports, Settings};
 use crate::{agent_env, explain, health, probe};
@@ -61,6 +63,10 @@ fn run_egress(args: &[String]) -> Result<u8, Failure> {
         audit_dir: PathBuf::from("/var/lib/bottle/audit"),
         audit_limits: AuditLimits::default(),
         status_socket: PathBuf::from(DEFAULT_SOCKET),
+        upstream_proxy: std::env::var("BOTTLE_UPSTREAM_PROXY")
+            .ok()
+            .filter(|text| !text.is_empty())
+            .map(Zeroizing::new),
         ports,
     };
     for (flag, value) in flags(args)? {

@@ -6,6 +6,9 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use crate::needles::Needles;
 use crate::reason::Reason;
 
+/// More fields than this are no honest request's.
+pub(crate) const MAX_FIELDS: usize = 100;
+
 /// Fields that concern one connection, or that tell an upstream to act on something other than what was
 /// checked: another client, another method, another URL.
 pub(crate) fn is_hop_by_hop(name: &str) -> bool {
@@ -48,7 +51,7 @@ pub(crate) fn remove_credentials(headers: &mut HeaderMap) {
 /// control characters, spaces before a colon, contradicting lengths. A head with both a length and chunks
 /// reaches us as chunks only and closes its connection; as we frame every message anew, nothing hides in it.
 pub(crate) fn check_request(headers: &HeaderMap) -> Result<(), Reason> {
-    if headers.get_all(header::HOST).iter().nth(1).is_some() {
+    if headers.get_all(header::HOST).iter().nth(1).is_some() || headers.len() > MAX_FIELDS {
         return Err(Reason::RequestMalformed);
     }
     if let Some(coding) = headers.get(header::TRANSFER_ENCODING) {
@@ -65,6 +68,23 @@ pub(crate) fn check_request(headers: &HeaderMap) -> Result<(), Reason> {
     Ok(())
 }
 
+/// Puts a cookie back together that HTTP/2 carries in crumbs: HTTP/1 allows one field.
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if crumbs.len() > 1 {
+        // Crumbs were valid one by one, so they are together.
+        let whole = HeaderValue::from_bytes(&crumbs.join(b"; ".as_slice()));
+        headers.insert(
+            header::COOKIE,
+            whole.unwrap_or(HeaderValue::from_static("")),
+        );
+    }
+}
+
 /// Makes a checked request head fit to send on. `Transfer-Encoding` stays: it is known to be `chunked`, and
 /// without it the body of a GET would be dropped.
 pub(crate) fn clean_request(headers: &mut HeaderMap) {
@@ -75,11 +95,14 @@ pub(crate) fn clean_request(headers: &mut HeaderMap) {
     });
 }
 
-/// Makes a response head fit to hand on. `Alt-Svc` would invite the client to a protocol that is not looked at.
+/// Makes a response head fit to hand on. `Alt-Svc` would invite the client to a protocol that is not looked at;
+/// `Trailer` announces what is handed on as well.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
     let nominated = nominated(headers);
     remove(headers, |name| {
-        *name == header::ALT_SVC || is_hop_by_hop(name.as_str()) || is_named(&nominated, name)
+        *name == header::ALT_SVC
+            || (is_hop_by_hop(name.as_str()) && *name != header::TRAILER)
+            || is_named(&nominated, name)
     });
 }
 

@@ -88,8 +88,15 @@ reasons! {
     EncodedResponse, "encoded_response", BAD_GATEWAY, "the destination compressed its answer although told not to, so it cannot be checked";
     CredentialReflected, "credential_reflected", OK, "the destination sent the credential back; it was blacked out";
 
+    DlpMatch, "dlp_match", FORBIDDEN, "the request holds what looks like a secret; leave it out";
+    DlpSupervise, "dlp_supervise", FORBIDDEN, "the request holds what looks like a secret, and this route has an operator decide; there is no way to ask one yet, so it is refused";
+    DlpEncoded, "dlp_encoded", FORBIDDEN, "the body's Content-Encoding cannot be looked through; send it as it is, or as gzip";
+
+    RouteSuspended, "route_suspended", FORBIDDEN, "the destination of this route sent the credential back, so the route is closed until the operator has looked at it";
     LimitRequests, "limit_requests", TOO_MANY_REQUESTS, "the route's budget of requests is used up";
     LimitBytes, "limit_bytes_out", TOO_MANY_REQUESTS, "the route's budget of bytes is used up";
+    RequestTooLarge, "request_too_large", PAYLOAD_TOO_LARGE, "one request may be so large only where the route's `limits.bytes_out` says so";
+    ResponseTooLarge, "response_too_large", BAD_GATEWAY, "the destination's answer is larger than any file";
     AuditUnavailable, "audit_unavailable", SERVICE_UNAVAILABLE, "nothing is let through while it cannot be recorded";
     AuditClosed, "audit_closed", OK, "the sidecar ended; what comes after was written by another run";
     AuditDropped, "audit_dropped", OK, "the audit had reached its size and its oldest file was removed";
@@ -121,6 +128,7 @@ impl Reason {
             StatusCode::FORBIDDEN
                 | StatusCode::MISDIRECTED_REQUEST
                 | StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::PAYLOAD_TOO_LARGE
                 | StatusCode::BAD_REQUEST
         )
     }

@@ -165,8 +165,7 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         if let (Some(mut record), Some(place)) = (self.record.take(), self.place.take()) {
-            record.left = record.budget.take().map(|budget| budget.left());
-            record.ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            record.end(self.began.elapsed());
             place.send(record);
         }
     }

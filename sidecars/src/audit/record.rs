@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bottle_plan::audit::{self as doc, AUDIT_SCHEMA, Decision, Dropped, Head, Left};
 use hyper::Method;
 use time::OffsetDateTime;
 
-use crate::dlp::Detected;
+use crate::dlp::{Found, Kind};
 use crate::policy::Budget;
 use crate::reason::Reason;
 
@@ -39,8 +39,8 @@ pub(crate) struct Record {
     pub(crate) bytes_out: u64,
     pub(crate) ms: u64,
     pub(crate) slot: Option<Arc<str>>,
-    /// What was found in it.
-    pub(crate) dlp: Detected,
+    /// What was found in it; shared with those who are still looking.
+    pub(crate) dlp: Arc<Found>,
     /// The budget it was taken from.
     pub(crate) budget: Option<Arc<Budget>>,
     /// What was left of that when it was over.
@@ -69,7 +69,7 @@ impl Record {
             bytes_out: 0,
             ms: 0,
             slot: None,
-            dlp: Detected::default(),
+            dlp: Arc::default(),
             budget: None,
             left: None,
             count: 1,
@@ -106,6 +106,18 @@ impl Record {
         }
     }
 
+    /// Fills in what is only known when it is over.
+    pub(super) fn end(&mut self, took: Duration) {
+        self.ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.left = self.budget.take().map(|budget| budget.left());
+        if matches!(
+            self.reason,
+            Reason::SecretLeak | Reason::PlaceholderMisuse | Reason::CredentialReflected
+        ) {
+            self.dlp.add(Kind::KnownSecret);
+        }
+    }
+
     /// Whether it was let through.
     pub(super) fn is_allowed(&self) -> bool {
         self.decision() == Decision::Allow
@@ -115,7 +127,7 @@ impl Record {
     pub(super) fn is_worth(&self, level: u8) -> bool {
         match level {
             0 => false,
-            1 => !self.is_allowed(),
+            1 => matches!(self.decision(), Decision::Deny | Decision::Error),
             _ => true,
         }
     }
@@ -213,7 +225,6 @@ fn rfc3339(time: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn agent_text_cannot_leave_its_field() {

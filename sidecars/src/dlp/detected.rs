@@ -1,5 +1,7 @@
 //! What can be found, and a set of it.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 macro_rules! kinds {
     ($($variant:ident, $name:literal;)*) => {
         /// What was found. The names are part of the audit format: they never change their meaning.
@@ -28,7 +30,7 @@ kinds! {
     Stripe, "token_patterns/stripe";
     Slack, "token_patterns/slack";
     Google, "token_patterns/google";
-    Package, "token_patterns/package_upload";
+    Package, "token_patterns/package";
     HuggingFace, "token_patterns/hugging_face";
     DigitalOcean, "token_patterns/digital_ocean";
     SendGrid, "token_patterns/send_grid";
@@ -39,35 +41,23 @@ kinds! {
     NotScanned, "not_scanned";
 }
 
-/// A set of [`Kind`]s; as small as a number, because every request has one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Detected(u32);
+/// What was found in one exchange. Everybody who looks has a handle to it, and so has the record.
+#[derive(Debug, Default)]
+pub(crate) struct Found(AtomicU32);
 
-impl Detected {
+impl Found {
     /// Adds one.
-    pub(crate) fn add(&mut self, kind: Kind) {
-        self.0 |= 1 << kind as u32;
+    pub(crate) fn add(&self, kind: Kind) {
+        self.0.fetch_or(1 << kind as u32, Ordering::Relaxed);
     }
 
-    /// Adds all of another set.
-    pub(crate) fn merge(&mut self, other: Self) {
-        self.0 |= other.0;
-    }
-
-    /// As a number, to be kept in an atomic.
-    pub(crate) fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// From such a number.
-    pub(crate) fn from_bits(bits: u32) -> Self {
-        Self(bits)
-    }
-
-    /// Their names, in a fixed order.
-    pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
-        let found = move |kind: &&Kind| self.0 & 1 << **kind as u32 != 0;
-        Kind::ALL.iter().filter(found).map(|kind| kind.name())
+    /// Their names, in a fixed order, each once.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        let bits = self.0.load(Ordering::Relaxed);
+        Kind::ALL
+            .iter()
+            .filter(move |kind| bits & (1 << **kind as u32) != 0)
+            .map(|kind| kind.name())
     }
 }
 
@@ -77,12 +67,12 @@ mod tests {
 
     #[test]
     fn a_set_names_what_is_in_it_once() {
-        let mut detected = Detected::default();
-        assert_eq!(detected.names().count(), 0);
+        let found = Found::default();
+        assert_eq!(found.names().count(), 0);
         for kind in [Kind::NotScanned, Kind::Jwt, Kind::Jwt] {
-            detected.add(kind);
+            found.add(kind);
         }
-        let names: Vec<_> = detected.names().collect();
+        let names: Vec<_> = found.names().collect();
         assert_eq!(names, ["token_patterns/jwt", "not_scanned"]);
         assert!(Kind::ALL.len() <= 32);
     }

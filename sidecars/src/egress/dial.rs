@@ -16,6 +16,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::chain::Chain;
+use super::wire::Wire;
 use crate::address::{Cidr, classify};
 use crate::authority::Authority;
 use crate::policy::Policy;
@@ -71,15 +73,28 @@ struct Answers {
 /// Opens connections to destinations the policy has allowed.
 pub(crate) struct Dialer {
     network: Box<dyn Network>,
-    tls: TlsConnector,
+    /// Lets the destination choose between HTTP/2 and HTTP/1.
+    any: TlsConnector,
+    /// For HTTP/1 alone.
+    h1: TlsConnector,
+    chain: Option<Chain>,
     answers: Mutex<HashMap<Host, Answers>>,
 }
 
 impl Dialer {
-    pub(crate) fn new(network: Box<dyn Network>, tls: Arc<ClientConfig>) -> Self {
+    pub(crate) fn new(
+        network: Box<dyn Network>,
+        mut tls: ClientConfig,
+        chain: Option<Chain>,
+    ) -> Self {
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let h1 = Arc::new(tls.clone());
+        tls.alpn_protocols.insert(0, b"h2".to_vec());
         Self {
             network,
-            tls: tls.into(),
+            any: Arc::new(tls).into(),
+            h1: h1.into(),
+            chain,
             answers: Mutex::default(),
         }
     }
@@ -91,12 +106,14 @@ impl Dialer {
         route: usize,
         to: &Authority,
     ) -> Result<TcpStream, Reason> {
+        let private = &policy.routes[route].private;
+        if let Some(chain) = self.chain.as_ref().filter(|_| private.is_empty()) {
+            return timeout(CONNECT_TIMEOUT, chain.connect(&*self.network, to))
+                .await
+                .unwrap_or(Err(Reason::UpstreamUnreachable));
+        }
         let answers = self.resolve(&to.host).await?;
-        let addresses = allowed(
-            &answers,
-            &policy.routes[route].private,
-            &policy.own_networks,
-        )?;
+        let addresses = allowed(&answers, private, &policy.own_networks)?;
         let attempt = async {
             for address in addresses {
                 if let Ok(stream) = self
@@ -122,11 +139,13 @@ impl Dialer {
         policy: &Policy,
         route: usize,
         to: &Authority,
-    ) -> Result<TlsStream<TcpStream>, Reason> {
+        h2: bool,
+    ) -> Result<TlsStream<Wire<TcpStream>>, Reason> {
         let stream = self.tcp(policy, route, to).await?;
         let name =
             ServerName::try_from(to.host.as_str().to_owned()).map_err(|_| Reason::UpstreamTls)?;
-        match timeout(TLS_TIMEOUT, self.tls.connect(name, stream)).await {
+        let connector = if h2 { &self.any } else { &self.h1 };
+        match timeout(TLS_TIMEOUT, connector.connect(name, Wire::new(stream))).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => {
                 eprintln!("bottle-sidecar: tls to {to}: {error}");

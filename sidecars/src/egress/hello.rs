@@ -3,14 +3,11 @@
 //! They are read, looked at and kept, so that whoever takes the connection over (our TLS or, for a route that
 //! is passed through, the destination) sees the stream from its beginning.
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use bottle_plan::host::Host;
 use rustls::server::Acceptor;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
+use super::wire::Wire;
 use crate::authority::parse_host;
 use crate::reason::Reason;
 
@@ -22,7 +19,7 @@ const MAX_HELLO: usize = 16 * 1024;
 /// What the client said, and its connection with nothing taken out.
 pub(crate) struct Hello<S> {
     pub(crate) name: Option<Host>,
-    pub(crate) stream: Replay<S>,
+    pub(crate) stream: Wire<S>,
 }
 
 /// Reads a ClientHello. `read` is what came in before.
@@ -50,11 +47,7 @@ pub(crate) async fn read<S: AsyncRead + Unpin>(
                     .transpose()?;
                 return Ok(Hello {
                     name,
-                    stream: Replay {
-                        buffer,
-                        at: 0,
-                        stream,
-                    },
+                    stream: Wire::replay(buffer, stream),
                 });
             }
         }
@@ -69,62 +62,5 @@ pub(crate) async fn read<S: AsyncRead + Unpin>(
         {
             return Err(Reason::NotTls);
         }
-    }
-}
-
-/// A stream with some bytes put back in front.
-pub(crate) struct Replay<S> {
-    buffer: Vec<u8>,
-    at: usize,
-    stream: S,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Replay<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        out: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.buffer.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, out);
-        }
-        let kept = &self.buffer[self.at..];
-        let count = kept.len().min(out.remaining());
-        out.put_slice(&kept[..count]);
-        self.at += count;
-        if self.at == self.buffer.len() {
-            self.buffer = Vec::new();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Replay<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, data)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, data)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

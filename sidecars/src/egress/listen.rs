@@ -24,17 +24,18 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::sleep;
 
 use super::body::Answer;
-use super::{Egress, proxy, transparent};
+use super::pool::Pool;
+use super::{Egress, Local, proxy, transparent};
 use crate::audit::Way;
+use crate::headers::MAX_FIELDS;
 use crate::reason::Reason;
 
 /// How long a client that has proved nothing may take for a head, or be silent between two.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same inside a tunnel to an allowed destination.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(60);
-/// Limits on a request's head.
+/// How long a request's head may be.
 const MAX_HEAD: usize = 64 * 1024;
-const MAX_FIELDS: usize = 100;
 /// The pause after a failed accept (no descriptors left, say): the loop must neither end nor spin.
 const BACK_OFF: Duration = Duration::from_millis(50);
 /// Two are enough for what an agent does, and few enough for what a sidecar may take.
@@ -125,10 +126,13 @@ impl Workers {
                 .enable_time()
                 .max_blocking_threads(8)
                 .build()?;
-            let egress = egress.clone();
+            let local = Arc::new(Local {
+                egress: egress.clone(),
+                pool: Arc::new(Pool::default()),
+            });
             let thread = thread::Builder::new().name(format!("worker-{number}"));
             threads.push(thread.spawn(move || {
-                runtime.block_on(work(egress, jobs));
+                runtime.block_on(work(local, jobs));
                 // Whatever is still open is dropped here, and its records are sent.
                 runtime.shutdown_background();
             })?);
@@ -204,7 +208,7 @@ async fn record_refusal(egress: &Egress, kind: Kind) {
     }
 }
 
-async fn work(egress: Arc<Egress>, mut jobs: UnboundedReceiver<Job>) {
+async fn work(local: Arc<Local>, mut jobs: UnboundedReceiver<Job>) {
     while let Some(Job {
         kind,
         stream,
@@ -215,13 +219,11 @@ async fn work(egress: Arc<Egress>, mut jobs: UnboundedReceiver<Job>) {
         let Ok(stream) = TcpStream::from_std(stream) else {
             continue;
         };
-        let egress = egress.clone();
+        let local = local.clone();
         match kind {
-            Kind::Proxy => drop(tokio::spawn(proxy::serve(egress, stream, guard))),
-            Kind::Https => drop(tokio::spawn(transparent::serve_https(
-                egress, stream, guard,
-            ))),
-            Kind::Http => drop(tokio::spawn(transparent::serve_http(egress, stream, guard))),
+            Kind::Proxy => drop(tokio::spawn(proxy::serve(local, stream, guard))),
+            Kind::Https => drop(tokio::spawn(transparent::serve_https(local, stream, guard))),
+            Kind::Http => drop(tokio::spawn(transparent::serve_http(local, stream, guard))),
         }
     }
 }

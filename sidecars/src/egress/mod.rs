@@ -6,23 +6,33 @@
 //!
 //! * `listen`, `dns`: what accepts
 //! * `proxy`, `transparent`, `tunnel`, `hello`: from a connection to a session
-//! * `session`, `upstream`, `websocket`, `body`, `denial`: from a request to an answer
-//! * `dial`: from a name to a verified connection
+//! * `h2`, `session`, `upload`, `relay`, `body`, `pace`, `denial`: from a request to an answer
+//! * `websocket`, `messages`, `frames`: from a request to a conversation
+//! * `upstream`, `pool`, `dial`, `chain`, `wire`: from a name to a verified connection
 
 mod body;
+mod chain;
 mod denial;
 mod dial;
 mod dns;
+mod frames;
+mod h2;
 mod hello;
 mod listen;
+mod messages;
+mod pace;
+mod pool;
 mod proxy;
+mod relay;
 mod run;
 mod session;
 mod status;
 mod transparent;
 mod tunnel;
+mod upload;
 mod upstream;
 mod websocket;
+mod wire;
 
 use std::fs;
 use std::io;
@@ -34,12 +44,15 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
+use zeroize::Zeroizing;
 
 use crate::audit::{Audit, AuditLimits, Writer};
 use crate::ca::{Ca, CaError};
 use crate::credential::Slots;
 use crate::policy::{self, LoadError, Policy};
+use chain::Chain;
 use dial::Dialer;
+use pool::{Hosts, Pool};
 
 pub use dial::{Boxed, Network, System};
 pub use listen::{Bound, Ports};
@@ -59,6 +72,8 @@ pub struct Settings {
     pub audit_limits: AuditLimits,
     /// The socket that `health` asks.
     pub status_socket: PathBuf,
+    /// A proxy to go through, `http://[user:password@]host:port`.
+    pub upstream_proxy: Option<Zeroizing<String>>,
     /// The ports of the listeners; 0 lets the system choose.
     pub ports: Ports,
 }
@@ -88,6 +103,9 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
+    /// The upstream proxy is not usable.
+    #[error("BOTTLE_UPSTREAM_PROXY {0}")]
+    UpstreamProxy(&'static str),
     /// A listener or thread cannot be made.
     #[error("{what}: {error}")]
     System {
@@ -105,8 +123,15 @@ pub(crate) struct Egress {
     dialer: Dialer,
     acceptor: TlsAcceptor,
     connections: Arc<Semaphore>,
+    hosts: Hosts,
     /// True once the proxy is going down.
     draining: watch::Sender<bool>,
+}
+
+/// What the connections of one worker share.
+pub(crate) struct Local {
+    egress: Arc<Egress>,
+    pool: Arc<Pool>,
 }
 
 impl Egress {
@@ -117,6 +142,11 @@ impl Egress {
     ) -> Result<(Self, Writer), StartError> {
         let policy = Arc::new(read_policy(&settings.config_dir, slots, None)?);
         let ca = Ca::read(&settings.config_dir.join("mitmproxy-ca.pem"))?;
+        let chain = settings
+            .upstream_proxy
+            .as_deref()
+            .map(|text| Chain::parse(text));
+        let chain = chain.transpose().map_err(StartError::UpstreamProxy)?;
         let roots = read_roots(&settings.config_dir.join("upstream-ca.pem"))?;
         let audit = Audit::open(
             &settings.audit_dir,
@@ -130,9 +160,10 @@ impl Egress {
         let egress = Self {
             policy: watch::Sender::new(policy),
             audit,
-            dialer: Dialer::new(network, Arc::new(client_config(roots)?)),
+            dialer: Dialer::new(network, client_config(roots)?, chain),
             acceptor: Arc::new(server_config(ca)?).into(),
             connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            hosts: Hosts::default(),
             draining: watch::Sender::new(false),
         };
         Ok((egress, writer))
@@ -205,23 +236,21 @@ fn read_roots(path: &Path) -> Result<RootCertStore, StartError> {
 
 fn client_config(roots: RootCertStore) -> Result<ClientConfig, StartError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+        .with_no_client_auth())
 }
 
-/// Towards the agent: HTTP/1.1 only, so that there is one syntax to check, and tickets instead of a session
-/// store, so that a returning client costs no memory.
+/// Towards the agent: HTTP/2 or HTTP/1, as it likes, and tickets instead of a session store, so that a returning
+/// client costs no memory.
 fn server_config(ca: Ca) -> Result<ServerConfig, StartError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(ca));
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ticketer = rustls::crypto::ring::Ticketer::new()?;
     Ok(config)
 }

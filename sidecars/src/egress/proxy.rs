@@ -14,53 +14,55 @@ use tokio::net::TcpStream;
 use super::body::Answer;
 use super::listen::{self, Guard, HEAD_TIMEOUT};
 use super::session::{Session, Target, refuse};
-use super::upstream::Upstream;
-use super::{Egress, denial, tunnel};
+use super::tunnel::{self, Far};
+use super::upstream::{Upstream, Wanted};
+use super::{Local, denial};
 use crate::audit::{Entry, Way};
 use crate::authority::Authority;
 use crate::policy::{Scheme, Tls};
 use crate::reason::Reason;
 
-/// The destination's end of a tunnel, open before the client hears of it.
-enum Far {
-    Inspected(Upstream),
-    Passed(TcpStream),
+/// A tunnel whose destination was reached before the client hears of it.
+struct Open {
+    to: Arc<Authority>,
+    /// There if the TLS is passed through; otherwise the connection waits in the pool.
+    far: Option<Far>,
 }
 
 /// Serves one connection to the proxy port.
-pub(crate) async fn serve(egress: Arc<Egress>, stream: TcpStream, guard: Guard) {
-    let session = Session::new(egress.clone(), Way::Proxy, Target::Asked, None);
-    let shared = egress.clone();
+pub(crate) async fn serve(local: Arc<Local>, stream: TcpStream, guard: Guard) {
+    let session = Session::new(local.clone(), Way::Proxy, Target::Asked);
+    let shared = local.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let (session, egress, guard) = (session.clone(), shared.clone(), guard.clone());
+        let (session, local, guard) = (session.clone(), shared.clone(), guard.clone());
         async move {
             if request.method() == Method::CONNECT {
-                connect(egress, guard, request).await
+                connect(local, guard, request).await
             } else {
                 session.answer(request).await
             }
         }
     });
-    listen::serve(&egress, stream, HEAD_TIMEOUT, service).await;
+    listen::serve(&local.egress, stream, HEAD_TIMEOUT, service).await;
 }
 
 /// Answers `CONNECT`: yes only when the destination has been reached and is who it says.
 async fn connect(
-    egress: Arc<Egress>,
+    local: Arc<Local>,
     guard: Guard,
     mut request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
-    let mut entry = match egress.audit.begin(Way::Proxy).await {
+    let mut entry = match local.egress.audit.begin(Way::Proxy).await {
         Ok(entry) => entry,
         Err(reason) => return Ok(denial::unrecorded(reason)),
     };
-    let (to, far) = match open(&egress, &request, &mut entry).await {
-        Ok(opened) => opened,
+    let open = match open(&local, &request, &mut entry).await {
+        Ok(open) => open,
         Err(reason) => return Ok(refuse(reason, &mut entry)),
     };
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
-        run(egress, upgrade, to, far, entry).await;
+        run(local, upgrade, open, entry).await;
         // The connection counts until its tunnel ends.
         drop(guard);
     });
@@ -68,10 +70,11 @@ async fn connect(
 }
 
 async fn open(
-    egress: &Egress,
+    local: &Local,
     request: &Request<Incoming>,
     entry: &mut Entry,
-) -> Result<(Authority, Far), Reason> {
+) -> Result<Open, Reason> {
+    let egress = &local.egress;
     let record = entry.record();
     record.method = Some(Method::CONNECT);
     let name = request
@@ -102,63 +105,59 @@ async fn open(
         Some(route) if decision.is_allowed() => route,
         _ => return Err(decision.reason),
     };
+    let to = Arc::new(to);
     let far = match policy.routes[route].tls() {
         Tls::Inspect => {
-            Far::Inspected(Upstream::open(egress, policy, route, Scheme::Https, to.clone()).await?)
+            let wanted = Wanted {
+                policy: &policy,
+                route,
+                scheme: Scheme::Https,
+                to: &to,
+                // What the client speaks shows later. A connection for HTTP/1 serves most of them.
+                h2: false,
+            };
+            if !local.pool.reaches(&wanted) {
+                local.pool.put(Upstream::open(egress, &wanted).await?);
+            }
+            None
         }
-        Tls::Passthrough => Far::Passed(egress.dialer.tcp(&policy, route, &to).await?),
+        Tls::Passthrough => Some(tunnel::reach(egress, &policy, route, &to).await?),
     };
-    Ok((to, far))
+    Ok(Open { to, far })
 }
 
 /// Takes over the client's end after the answer went out.
-async fn run(egress: Arc<Egress>, upgrade: OnUpgrade, to: Authority, far: Far, mut entry: Entry) {
+async fn run(local: Arc<Local>, upgrade: OnUpgrade, open: Open, mut entry: Entry) {
     let Ok(upgraded) = upgrade.await else { return };
     // The connection is our own TCP stream again, with whatever the client sent ahead.
     let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
         return;
     };
-    if let Err(reason) = take_over(
-        &egress,
-        parts.io.into_inner(),
-        &parts.read_buf,
-        to,
-        far,
-        &mut entry,
-    )
-    .await
-    {
+    let (stream, read) = (parts.io.into_inner(), parts.read_buf);
+    if let Err(reason) = take_over(local, stream, &read, open, &mut entry).await {
         entry.record().reason = reason;
     }
 }
 
 async fn take_over(
-    egress: &Arc<Egress>,
+    local: Arc<Local>,
     stream: TcpStream,
     read: &[u8],
-    to: Authority,
-    far: Far,
+    Open { to, far }: Open,
     entry: &mut Entry,
 ) -> Result<(), Reason> {
     let hello = tunnel::hello(stream, read).await?;
     if hello.name.ok_or(Reason::SniMissing)? != to.host {
         return Err(Reason::AuthorityMismatch);
     }
+    let egress = local.egress.clone();
     match far {
-        Far::Inspected(upstream) => {
-            let upstream = Some(upstream);
-            tunnel::inspect(
-                egress.clone(),
-                Way::Proxy,
-                to,
-                upstream,
-                hello.stream,
-                entry,
-            )
-            .await
+        None => {
+            let session = Session::new(local, Way::Proxy, Target::Tunnel(to));
+            tunnel::inspect(&egress, session, hello.stream, entry).await
         }
-        Far::Passed(server) => {
-            tunnel::pass(egress, &to, hello.stream, server, entry).await;
+        Some(far) => {
+            tunnel::pass(&egress, &to, hello.stream, far, entry).await;
             Ok(())
         }
     }

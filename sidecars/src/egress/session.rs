@@ -1,30 +1,33 @@
 //! From a request to an answer: the one pipeline every way in ends in.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use hyper::body::Body;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HOST, HeaderValue};
+use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HOST, HeaderValue, TE};
 use hyper::http::request::Parts;
 use hyper::http::uri;
 use hyper::{Request, Response, StatusCode, Uri, Version};
 
-use super::body::{Answer, Progress, Relay, Upload};
-use super::upstream::{Sent, Upstream};
-use super::websocket::Handshake;
-use super::{Egress, denial};
+use super::body::{Answer, Progress};
+use super::relay::{MAX_ANSWER, Relay, Scrub};
+use super::upload::Upload;
+use super::upstream::{self, Lease, Wanted};
+use super::websocket::{Handshake, Joined};
+use super::{Local, denial};
 use crate::audit::{Entry, Way};
 use crate::authority::Authority;
 use crate::credential::{Credential, check_head};
+use crate::dlp::{self, Found, Kind};
 use crate::headers;
 use crate::policy::{Policy, Question, Scheme, Tls};
 use crate::reason::Reason;
-use crate::stream::Stream;
 
 /// What a connection's requests can be for.
 pub(crate) enum Target {
     /// The end of a TLS tunnel and nothing else.
-    Tunnel(Authority),
+    Tunnel(Arc<Authority>),
     /// Whatever the `Host` header says, on this port: a connection that was led here.
     Led(u16),
     /// Whatever the absolute URL says: an explicit proxy.
@@ -33,10 +36,9 @@ pub(crate) enum Target {
 
 /// One client connection.
 pub(crate) struct Session {
-    egress: Arc<Egress>,
+    local: Arc<Local>,
     way: Way,
     target: Target,
-    upstream: Mutex<Option<Upstream>>,
 }
 
 /// An allowed request on its way.
@@ -44,9 +46,10 @@ struct Exchange {
     policy: Arc<Policy>,
     route: usize,
     scheme: Scheme,
-    to: Authority,
+    to: Arc<Authority>,
     handshake: Option<Handshake>,
     progress: Arc<Progress>,
+    found: Arc<Found>,
 }
 
 impl Exchange {
@@ -56,18 +59,8 @@ impl Exchange {
 }
 
 impl Session {
-    pub(crate) fn new(
-        egress: Arc<Egress>,
-        way: Way,
-        target: Target,
-        upstream: Option<Upstream>,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            egress,
-            way,
-            target,
-            upstream: Mutex::new(upstream),
-        })
+    pub(crate) fn new(local: Arc<Local>, way: Way, target: Target) -> Arc<Self> {
+        Arc::new(Self { local, way, target })
     }
 
     /// Answers one request.
@@ -75,12 +68,12 @@ impl Session {
         self: Arc<Self>,
         request: Request<Incoming>,
     ) -> Result<Response<Answer>, Infallible> {
-        let mut entry = match self.egress.audit.begin(self.way).await {
+        let mut entry = match self.local.egress.audit.begin(self.way).await {
             Ok(entry) => entry,
             Err(reason) => return Ok(denial::unrecorded(reason)),
         };
         Ok(match self.exchange(request, &mut entry).await {
-            Ok((exchange, response)) => relay(exchange, response, entry),
+            Ok((exchange, response, lease)) => relay(&self.local, exchange, response, lease, entry),
             Err(reason) => refuse(reason, &mut entry),
         })
     }
@@ -89,10 +82,10 @@ impl Session {
         &self,
         mut request: Request<Incoming>,
         entry: &mut Entry,
-    ) -> Result<(Exchange, Response<Incoming>), Reason> {
+    ) -> Result<(Exchange, Response<Incoming>, Lease), Reason> {
         let record = entry.record();
         record.method = Some(request.method().clone());
-        let policy = self.egress.policy();
+        let policy = self.local.egress.policy();
         record.path = Some(policy.clean(request.uri().path()).to_owned());
         headers::check_request(request.headers())?;
         let scheme = self.scheme();
@@ -120,6 +113,10 @@ impl Session {
         if policy.routes[route].tls() == Tls::Passthrough {
             return Err(Reason::TunnelOnly);
         }
+        policy.routes[route].suspension.check()?;
+        if request.body().size_hint().lower() > policy.routes[route].request_cap() {
+            return Err(Reason::RequestTooLarge);
+        }
         if let Some(budget) = &policy.routes[route].budget {
             record.budget = Some(budget.clone());
             budget.take_request()?;
@@ -132,21 +129,42 @@ impl Session {
             to,
             handshake,
             progress: Arc::default(),
+            found: record.dlp.clone(),
         };
         if let Some(credential) = exchange.credential() {
             record.slot = Some(credential.slot().clone());
         }
 
+        let h2 = request.version() == Version::HTTP_2;
         let (mut parts, body) = request.into_parts();
         rewrite(&mut parts, &exchange)?;
-        let body = Upload::new(body, exchange.progress.clone(), &exchange.policy, route);
-        let response = self.send(Request::from_parts(parts, body), &exchange).await;
+        let body = Upload::new(
+            body,
+            &parts.headers,
+            &exchange.found,
+            &exchange.progress,
+            &exchange.policy,
+            route,
+        )?;
+        let wanted = Wanted {
+            policy: &exchange.policy,
+            route,
+            scheme,
+            to: &exchange.to,
+            h2,
+        };
+        let sent = upstream::send(&self.local, &wanted, Request::from_parts(parts, body)).await;
         // A body that was stopped on its way breaks the connection; what stopped it is the better answer.
-        let response = response.map_err(|reason| exchange.progress.stopped().unwrap_or(reason))?;
+        let (response, lease) =
+            sent.map_err(|reason| exchange.progress.stopped().unwrap_or(reason))?;
+        exchange.progress.set_answered();
         if exchange.credential().is_some() && is_encoded(&response) {
             return Err(Reason::EncodedResponse);
         }
-        Ok((exchange, response))
+        if response.body().size_hint().lower() > MAX_ANSWER {
+            return Err(Reason::ResponseTooLarge);
+        }
+        Ok((exchange, response, lease))
     }
 
     fn scheme(&self) -> Scheme {
@@ -157,12 +175,15 @@ impl Session {
     }
 
     /// The one destination of a request: everything that names it must name the same.
-    fn authority(&self, request: &Request<Incoming>) -> Result<Authority, Reason> {
+    fn authority(&self, request: &Request<Incoming>) -> Result<Arc<Authority>, Reason> {
         let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
         let uri = request.uri();
         match &self.target {
             Target::Tunnel(to) => {
-                let host = host.ok_or(Reason::RequestMalformed)?;
+                // In HTTP/2 `:authority` takes the place of `Host`, which may be there too.
+                let named = uri.authority().map(|name| name.as_str().as_bytes());
+                let named = named.filter(|_| request.version() == Version::HTTP_2);
+                let host = host.or(named).ok_or(Reason::RequestMalformed)?;
                 let agrees = |name: &uri::Authority| {
                     uri.scheme() == Some(&uri::Scheme::HTTPS)
                         && to.agrees_with(name.as_str().as_bytes(), 443)
@@ -180,7 +201,7 @@ impl Session {
                 let agrees = |name: &uri::Authority| to.agrees_with(name.as_str().as_bytes(), 80);
                 let same = to.port == *port && uri.authority().is_none_or(agrees);
                 if same {
-                    Ok(to)
+                    Ok(Arc::new(to))
                 } else {
                     Err(Reason::AuthorityMismatch)
                 }
@@ -193,53 +214,30 @@ impl Session {
                 let to = Authority::parse(name.as_str().as_bytes(), Some(80))?;
                 let same = host.is_none_or(|host| to.agrees_with(host, 80));
                 if same {
-                    Ok(to)
+                    Ok(Arc::new(to))
                 } else {
                     Err(Reason::AuthorityMismatch)
                 }
             }
         }
     }
-
-    /// Sends the request over the connection there is, or over a new one.
-    async fn send(
-        &self,
-        mut request: Request<Upload>,
-        exchange: &Exchange,
-    ) -> Result<Response<Incoming>, Reason> {
-        let idle = self
-            .upstream
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(mut upstream) = idle
-            && upstream.is_usable(&exchange.policy, &exchange.to).await
-        {
-            match upstream.send(request).await? {
-                Sent::Answered(response) => return Ok(self.keep(upstream, response)),
-                Sent::NotSent(unsent) => request = unsent,
-            }
-        }
-        let (policy, to) = (exchange.policy.clone(), exchange.to.clone());
-        let mut upstream =
-            Upstream::open(&self.egress, policy, exchange.route, exchange.scheme, to).await?;
-        match upstream.send(request).await? {
-            Sent::Answered(response) => Ok(self.keep(upstream, response)),
-            Sent::NotSent(_) => Err(Reason::UpstreamFailed),
-        }
-    }
-
-    fn keep(&self, upstream: Upstream, response: Response<Incoming>) -> Response<Incoming> {
-        *self.upstream.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream);
-        response
-    }
 }
 
 /// Makes the head that goes out: our own view of the destination, nothing that belongs to this connection, no
 /// secret where none belongs, and last of all the credential.
 fn rewrite(parts: &mut Parts, exchange: &Exchange) -> Result<(), Reason> {
+    // The one hop-by-hop field that asks for something we hand on; gRPC servers insist on it.
+    let trailers = parts.version == Version::HTTP_2
+        && parts.headers.get(TE).is_some_and(|te| te == "trailers");
     headers::clean_request(&mut parts.headers);
+    headers::join_cookies(&mut parts.headers);
+    if trailers {
+        let value = HeaderValue::from_static("trailers");
+        parts.headers.insert(TE, value);
+    }
     check_head(parts, &exchange.policy.needles, exchange.credential())?;
+    let rules = &exchange.policy.routes[exchange.route].dlp;
+    dlp::check_head(rules, &exchange.found, exchange.to.host.as_str(), parts)?;
     if parts.uri.authority().is_some() {
         let target = parts
             .uri
@@ -252,19 +250,25 @@ fn rewrite(parts: &mut Parts, exchange: &Exchange) -> Result<(), Reason> {
     parts.headers.insert(HOST, host_header(exchange)?);
     if let Some(credential) = exchange.credential() {
         credential.inject(parts)?;
+    }
+    if exchange.credential().is_some() || rules.looks_in() {
         // A compressed answer could not be looked through.
         parts
             .headers
             .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
     if let Some(handshake) = &exchange.handshake {
-        handshake.ask(&mut parts.headers, exchange.credential().is_some());
+        if rules.is_explicit() {
+            // In frames only the bottle's own secrets are looked for.
+            exchange.found.add(Kind::NotScanned);
+        }
+        handshake.ask(&mut parts.headers);
     }
     Ok(())
 }
 
 fn host_header(exchange: &Exchange) -> Result<HeaderValue, Reason> {
-    let Authority { host, port } = &exchange.to;
+    let Authority { host, port } = &*exchange.to;
     let default = match exchange.scheme {
         Scheme::Https => 443,
         Scheme::Http => 80,
@@ -284,37 +288,51 @@ fn is_encoded(response: &Response<Incoming>) -> bool {
 
 /// The destination's answer, made fit for the agent.
 fn relay(
+    local: &Local,
     exchange: Exchange,
     mut response: Response<Incoming>,
+    lease: Lease,
     mut entry: Entry,
 ) -> Response<Answer> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return match exchange.handshake {
-            Some(handshake) if handshake.is_accepted(&response) => {
-                let needles = exchange.policy.routes[exchange.route]
-                    .credential
-                    .as_ref()
-                    .and_then(Credential::needles);
-                handshake.join(response, needles.cloned(), entry)
-            }
+            Some(handshake) if handshake.is_accepted(&response) => handshake.join(
+                response,
+                Joined {
+                    policy: exchange.policy,
+                    route: exchange.route,
+                    place: lease.into_place(),
+                    policies: local.egress.policy.subscribe(),
+                },
+                entry,
+            ),
             _ => refuse(Reason::UpstreamFailed, &mut entry),
         };
     }
     let mut reason = Reason::Allowed;
     let mut scrub = None;
     headers::clean_response(response.headers_mut());
+    let route = &exchange.policy.routes[exchange.route];
     if let Some(needles) = exchange.credential().and_then(Credential::needles) {
         if headers::clean_credentialed_response(response.headers_mut(), needles) > 0 {
             reason = Reason::CredentialReflected;
+            route.suspension.suspend();
         }
         // A reason phrase of the destination's own words is one more place to write a secret into.
         response.extensions_mut().clear();
-        scrub = Some(Stream::new(needles.clone()));
+        scrub = Some(Scrub::new(needles.clone(), route.suspension.clone()));
     }
     entry.record().status = Some(response.status().as_u16());
     *response.version_mut() = Version::HTTP_11;
     let progress = exchange.progress.clone();
-    response.map(|body| Answer::Relay(Relay::new(body, entry, progress, scrub, reason)))
+    let inbound = route.dlp.inbound(&exchange.found);
+    if inbound.is_some() && is_encoded(&response) {
+        exchange.found.add(Kind::NotScanned);
+    }
+    response.map(|body| {
+        let relay = Relay::new(body, entry, progress, scrub, inbound, lease, reason);
+        Answer::Relay(relay)
+    })
 }
 
 /// Our own answer. The record is finished with it.

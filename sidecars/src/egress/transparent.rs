@@ -6,10 +6,10 @@ use hyper::service::service_fn;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::hello::Replay;
 use super::listen::{self, Guard, HEAD_TIMEOUT};
 use super::session::{Session, Target};
-use super::{Egress, tunnel};
+use super::wire::Wire;
+use super::{Local, tunnel};
 use crate::audit::{Entry, Way};
 use crate::authority::Authority;
 use crate::policy::{Scheme, Tls};
@@ -23,32 +23,28 @@ const HTTP: u16 = 80;
 const ACCESS_DENIED: &[u8] = &[0x15, 3, 3, 0, 2, 2, 49];
 
 /// Serves one connection to the HTTP port.
-pub(crate) async fn serve_http(egress: Arc<Egress>, stream: TcpStream, _guard: Guard) {
-    let session = Session::new(egress.clone(), Way::Transparent, Target::Led(HTTP), None);
+pub(crate) async fn serve_http(local: Arc<Local>, stream: TcpStream, _guard: Guard) {
+    let session = Session::new(local.clone(), Way::Transparent, Target::Led(HTTP));
     let service = service_fn(move |request| session.clone().answer(request));
-    listen::serve(&egress, stream, HEAD_TIMEOUT, service).await;
+    listen::serve(&local.egress, stream, HEAD_TIMEOUT, service).await;
 }
 
 /// Serves one connection to the HTTPS port.
-pub(crate) async fn serve_https(egress: Arc<Egress>, stream: TcpStream, _guard: Guard) {
-    let Ok(mut entry) = egress.audit.begin(Way::Transparent).await else {
+pub(crate) async fn serve_https(local: Arc<Local>, stream: TcpStream, _guard: Guard) {
+    let Ok(mut entry) = local.egress.audit.begin(Way::Transparent).await else {
         return;
     };
-    if let Err(reason) = take_over(&egress, stream, &mut entry).await {
+    if let Err(reason) = take_over(&local, stream, &mut entry).await {
         entry.record().reason = reason;
     }
 }
 
-async fn take_over(
-    egress: &Arc<Egress>,
-    stream: TcpStream,
-    entry: &mut Entry,
-) -> Result<(), Reason> {
+async fn take_over(local: &Arc<Local>, stream: TcpStream, entry: &mut Entry) -> Result<(), Reason> {
     let hello = tunnel::hello(stream, &[]).await?;
     let host = hello.name.ok_or(Reason::SniMissing)?;
     let to = Authority { host, port: HTTPS };
     let record = entry.record();
-    let policy = egress.policy();
+    let policy = local.egress.policy();
     record.host = Some(policy.clean(to.host.as_str()).into());
     record.port = Some(to.port);
     let decision = policy.decide_destination(Scheme::Https, to.host.as_str(), to.port);
@@ -61,28 +57,25 @@ async fn take_over(
     };
     match policy.routes[route].tls() {
         Tls::Inspect => {
-            tunnel::inspect(
-                egress.clone(),
+            let session = Session::new(
+                local.clone(),
                 Way::Transparent,
-                to,
-                None,
-                hello.stream,
-                entry,
-            )
-            .await
+                Target::Tunnel(Arc::new(to)),
+            );
+            tunnel::inspect(&local.egress, session, hello.stream, entry).await
         }
         Tls::Passthrough => {
-            let server = match egress.dialer.tcp(&policy, route, &to).await {
-                Ok(server) => server,
+            let far = match tunnel::reach(&local.egress, &policy, route, &to).await {
+                Ok(far) => far,
                 Err(reason) => return Err(deny(reason, hello.stream).await),
             };
-            tunnel::pass(egress, &to, hello.stream, server, entry).await;
+            tunnel::pass(&local.egress, &to, hello.stream, far, entry).await;
             Ok(())
         }
     }
 }
 
-async fn deny(reason: Reason, mut stream: Replay<TcpStream>) -> Reason {
+async fn deny(reason: Reason, mut stream: Wire<TcpStream>) -> Reason {
     // The client may be gone; the record has the reason in any case.
     let _ = stream.write_all(ACCESS_DENIED).await;
     let _ = stream.shutdown().await;

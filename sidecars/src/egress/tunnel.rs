@@ -8,12 +8,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Egress;
-use super::hello::{self, Hello, Replay};
+use super::hello::{self, Hello};
 use super::listen::{self, KEEP_ALIVE};
-use super::session::{Session, Target};
-use super::upstream::Upstream;
-use crate::audit::{Entry, Way};
+use super::pool::Place;
+use super::session::Session;
+use super::wire::Wire;
+use super::{Egress, h2};
+use crate::audit::Entry;
 use crate::authority::Authority;
 use crate::policy::{Policy, Scheme};
 use crate::reason::Reason;
@@ -34,13 +35,11 @@ pub(crate) async fn hello<S: AsyncRead + Unpin>(
 }
 
 /// Opens the TLS and serves the requests inside; each has a record of its own, so `entry` is for what goes wrong
-/// before. `upstream` is a connection that was made already.
+/// before.
 pub(crate) async fn inspect<S>(
-    egress: Arc<Egress>,
-    way: Way,
-    to: Authority,
-    upstream: Option<Upstream>,
-    stream: Replay<S>,
+    egress: &Egress,
+    session: Arc<Session>,
+    stream: Wire<S>,
     entry: &mut Entry,
 ) -> Result<(), Reason>
 where
@@ -52,18 +51,35 @@ where
         Err(_) => return Err(Reason::ClientTimeout),
     };
     entry.cancel();
-    let session = Session::new(egress.clone(), way, Target::Tunnel(to), upstream);
-    let service = service_fn(move |request| session.clone().answer(request));
-    listen::serve(&egress, stream, KEEP_ALIVE, service).await;
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        h2::serve(egress, stream, session).await;
+    } else {
+        let service = service_fn(move |request| session.clone().answer(request));
+        listen::serve(egress, stream, KEEP_ALIVE, service).await;
+    }
     Ok(())
+}
+
+/// The destination's end of a tunnel that is passed through, and its place among those to the same host.
+pub(crate) struct Far(TcpStream, Place);
+
+/// Connects to a destination whose TLS is its own affair.
+pub(crate) async fn reach(
+    egress: &Egress,
+    policy: &Policy,
+    route: usize,
+    to: &Authority,
+) -> Result<Far, Reason> {
+    let place = egress.hosts.place(&to.host).await?;
+    Ok(Far(egress.dialer.tcp(policy, route, to).await?, place))
 }
 
 /// Joins both sides without looking, until one ends, both are silent or the policy no longer allows it.
 pub(crate) async fn pass<S>(
     egress: &Egress,
     to: &Authority,
-    mut client: Replay<S>,
-    mut server: TcpStream,
+    mut client: Wire<S>,
+    Far(mut server, _place): Far,
     entry: &mut Entry,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,

@@ -1,8 +1,7 @@
-//! WebSocket: the one upgrade there is. Bytes flow freely only after the destination has really agreed;
-//! until then, and if it does not agree, everything stays HTTP and under the rules of HTTP.
+//! WebSocket: the one upgrade there is. Frames flow only after the destination has really agreed; until then,
+//! and if it does not agree, everything stays HTTP and under the rules of HTTP.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,24 +10,22 @@ use hyper::header::{
     CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, Response, Version};
-use hyper_util::rt::TokioIo;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::time::timeout;
+use tokio::sync::watch;
 
 use super::body::Answer;
+use super::messages;
+use super::pool::Place;
 use crate::audit::Entry;
+use crate::credential::Credential;
 use crate::headers;
-use crate::needles::Needles;
+use crate::policy::{Policy, Route};
 use crate::reason::Reason;
-use crate::stream::Stream;
 
 /// RFC 6455 mixes this into the key to show that the server speaks WebSocket.
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// How long both sides may be silent.
-const IDLE: Duration = Duration::from_secs(600);
 
 /// A client's wish to upgrade.
 pub(crate) struct Handshake {
@@ -59,13 +56,11 @@ impl Handshake {
         }))
     }
 
-    /// Passes the wish on. Where answers are looked through they must not be compressed.
-    pub(crate) fn ask(&self, headers: &mut HeaderMap, plain: bool) {
+    /// Passes the wish on, without extensions: what is compressed cannot be looked through.
+    pub(crate) fn ask(&self, headers: &mut HeaderMap) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        if plain {
-            headers.remove(SEC_WEBSOCKET_EXTENSIONS);
-        }
+        headers.remove(SEC_WEBSOCKET_EXTENSIONS);
     }
 
     /// Whether the destination agreed to this very wish.
@@ -77,21 +72,27 @@ impl Handshake {
         let accept = headers
             .get(SEC_WEBSOCKET_ACCEPT)
             .is_some_and(|accept| accept == self.accept.as_str());
-        upgrade && accept && names_upgrade(headers)
+        let bare = !headers.contains_key(SEC_WEBSOCKET_EXTENSIONS);
+        upgrade && accept && bare && names_upgrade(headers)
     }
 
     /// Tells the client, and joins both sides.
     pub(crate) fn join(
         self,
         mut response: Response<Incoming>,
-        needles: Option<Arc<Needles>>,
+        joined: Joined,
         mut entry: Entry,
     ) -> Response<Answer> {
         let server = hyper::upgrade::on(&mut response);
         let client = self.client;
         let (mut parts, _) = response.into_parts();
         headers::clean_response(&mut parts.headers);
-        let hits = needles.as_ref().map_or(0, |needles| {
+        let needles = joined
+            .route()
+            .credential
+            .as_ref()
+            .and_then(Credential::needles);
+        let hits = needles.map_or(0, |needles| {
             headers::clean_credentialed_response(&mut parts.headers, needles)
         });
         parts
@@ -104,66 +105,31 @@ impl Handshake {
         record.status = Some(parts.status.as_u16());
         if hits > 0 {
             record.reason = Reason::CredentialReflected;
+            joined.route().suspension.suspend();
         }
         tokio::spawn(async move {
             if let (Ok(client), Ok(server)) = tokio::join!(client, server) {
-                tunnel(client, server, needles, &mut entry).await;
+                messages::tunnel(client, server, joined, &mut entry).await;
             }
         });
         Response::from_parts(parts, Answer::Own(None))
     }
 }
 
-async fn tunnel(
-    client: Upgraded,
-    server: Upgraded,
-    needles: Option<Arc<Needles>>,
-    entry: &mut Entry,
-) {
-    let (client_read, client_write) = tokio::io::split(TokioIo::new(client));
-    let (server_read, server_write) = tokio::io::split(TokioIo::new(server));
-    let (mut sent, mut received, mut hits) = (0, 0, 0);
-    let mut scrub = needles.map(Stream::new);
-    // A server's frames are not masked, and what is blacked out keeps its length, so the bytes can be looked
-    // through without taking the frames apart. A client's frames are masked and pass as they are.
-    tokio::select! {
-        () = copy(client_read, server_write, None, &mut sent) => {}
-        () = copy(server_read, client_write, scrub.as_mut(), &mut received) => {}
-    }
-    if let Some(scrub) = scrub {
-        hits = scrub.hits();
-    }
-    let record = entry.record();
-    record.bytes_out = sent;
-    record.bytes_in = received;
-    if hits > 0 {
-        record.reason = Reason::CredentialReflected;
-    }
+/// What both sides were joined under.
+pub(crate) struct Joined {
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) route: usize,
+    /// Tells when the policy changes.
+    pub(crate) policies: watch::Receiver<Arc<Policy>>,
+    /// One of the host's places, until the end.
+    pub(crate) place: Place,
 }
 
-async fn copy(
-    mut from: ReadHalf<TokioIo<Upgraded>>,
-    mut to: WriteHalf<TokioIo<Upgraded>>,
-    mut scrub: Option<&mut Stream>,
-    count: &mut u64,
-) {
-    let mut buffer = Vec::with_capacity(16 * 1024);
-    loop {
-        buffer.clear();
-        match timeout(IDLE, from.read_buf(&mut buffer)).await {
-            Ok(Ok(read)) if read > 0 => *count += read as u64,
-            _ => break,
-        }
-        let written = match &mut scrub {
-            Some(scrub) => to.write_all(&scrub.redact(buffer.clone().into())).await,
-            None => to.write_all(&buffer).await,
-        };
-        if written.is_err() || to.flush().await.is_err() {
-            break;
-        }
+impl Joined {
+    pub(crate) fn route(&self) -> &Route {
+        &self.policy.routes[self.route]
     }
-    // The other side may be gone already.
-    let _ = to.shutdown().await;
 }
 
 fn names_upgrade(headers: &HeaderMap) -> bool {

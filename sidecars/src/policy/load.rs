@@ -8,9 +8,10 @@ use bottle_plan::policy::{self as doc, POLICY_SCHEMA, PathKind};
 use hyper::Method;
 use hyper::header::{HeaderName, HeaderValue};
 
-use super::{Budget, Match, PathRule, Policy, Route};
+use super::{Budget, Match, PathRule, Policy, Route, Suspension};
 use crate::address::Cidr;
 use crate::credential::{Credential, Slots};
+use crate::dlp::Rules;
 use crate::needles::Needles;
 use crate::path::Path;
 
@@ -137,13 +138,16 @@ fn compile(
         ) => Some(budget.clone()),
         (Some(limits), _) => Some(Arc::new(Budget::new(limits))),
     };
+    let suspension = kept.map_or_else(|| Suspension::new(place), |old| old.suspension.clone());
     Ok(Route {
         rule: place.into(),
         private: ranges(&route.private)?,
+        dlp: Arc::new(Rules::compile(&route)?),
         document: route,
         matches,
         credential,
         budget,
+        suspension,
     })
 }
 

@@ -3,6 +3,7 @@
 mod budget;
 mod decide;
 mod load;
+mod suspension;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,6 +15,7 @@ use hyper::header::{HeaderName, HeaderValue};
 
 use crate::address::Cidr;
 use crate::credential::Credential;
+use crate::dlp::{Rules, holds_token};
 use crate::needles::Needles;
 use crate::path::decode_lossy;
 
@@ -22,6 +24,10 @@ pub(crate) use budget::Budget;
 pub(crate) use decide::{Decision, Question};
 pub use load::LoadError;
 pub(crate) use load::{load, read};
+pub(crate) use suspension::Suspension;
+
+/// How large a request may be unless its route says otherwise.
+const REQUEST_CAP: u64 = 32 * 1024 * 1024;
 
 /// A compiled policy.
 pub(crate) struct Policy {
@@ -53,12 +59,30 @@ pub(crate) struct Route {
     pub(crate) credential: Option<Credential>,
     pub(crate) private: Vec<Cidr>,
     pub(crate) budget: Option<Arc<Budget>>,
+    pub(crate) suspension: Suspension,
+    /// What is looked for in what goes by.
+    pub(crate) dlp: Arc<Rules>,
 }
 
 impl Route {
     /// What happens to the TLS of this route.
     pub(crate) fn tls(&self) -> Tls {
         self.document.tls
+    }
+
+    /// How large one request may be. An operator who grants more bytes for the route has said how much.
+    pub(crate) fn request_cap(&self) -> u64 {
+        let granted = self
+            .document
+            .limits
+            .as_ref()
+            .and_then(|limits| limits.bytes_out);
+        granted.unwrap_or(0).max(REQUEST_CAP)
+    }
+
+    /// Whether the other is the same route: written in the same words.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.document == other.document
     }
 }
 
@@ -100,7 +124,7 @@ impl Policy {
 
     /// A text of the agent's as it may be recorded: without secrets, however they are written.
     pub(crate) fn clean<'a>(&self, text: &'a str) -> &'a str {
-        let dirty = |bytes: &[u8]| self.needles.find(bytes).next().is_some();
+        let dirty = |bytes: &[u8]| self.needles.find(bytes).next().is_some() || holds_token(bytes);
         if dirty(text.as_bytes()) || (text.contains('%') && dirty(&decode_lossy(text.as_bytes()))) {
             return "[redacted]";
         }

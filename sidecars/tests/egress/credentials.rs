@@ -4,124 +4,139 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::world::{Message, PLACEHOLDER, SECRET, Stream, World, ask, credentialed, echo, get};
+use crate::world::{
+    Handler, Message, PLACEHOLDER, SECRET, Stream, World, ask, credentialed, discreet, echo, get,
+    slots,
+};
 
-fn world() -> World {
-    World::new(
-        &json!([credentialed("api.example.com"), {"host": "other.example.com", "ports": [443]}]),
-    )
+/// HTTP/1 and HTTP/2, with a destination that keeps the credential to itself.
+fn worlds() -> [World; 2] {
+    worlds_with(discreet)
+}
+
+fn worlds_with(
+    handler: impl Fn(&Message, &mut dyn Stream) -> bool + Send + Sync + 'static,
+) -> [World; 2] {
+    let routes =
+        json!([credentialed("api.example.com"), {"host": "other.example.com", "ports": [443]}]);
+    let handler: Arc<Handler> = Arc::new(handler);
+    World::both(&routes, &handler)
 }
 
 #[test]
 fn it_is_put_in_and_the_agents_own_are_taken_out() {
-    let world = world();
-    for headers in [
-        String::new(),
-        format!("x-api-key: {PLACEHOLDER}\r\n"),
-        format!("x-api-key: {PLACEHOLDER}\r\nconnection: x-api-key, close\r\n"),
-        "authorization: Bearer mine\r\ncookie: a=b\r\nproxy-authorization: Basic eDp5\r\n"
-            .to_owned(),
-    ] {
-        world.request("api.example.com", &get("api.example.com", "/", &headers));
-        let seen = world.seen().pop().unwrap();
-        assert_eq!(seen.all("x-api-key"), [SECRET], "{headers}");
-        assert_eq!(seen.all("accept-encoding"), ["identity"]);
-        for gone in [
-            "authorization",
-            "cookie",
-            "proxy-authorization",
-            "connection",
+    for world in worlds() {
+        for headers in [
+            String::new(),
+            format!("x-api-key: {PLACEHOLDER}\r\n"),
+            format!("x-api-key: {PLACEHOLDER}\r\nconnection: x-api-key, close\r\n"),
+            "authorization: Bearer mine\r\ncookie: a=b\r\nproxy-authorization: Basic eDp5\r\n"
+                .to_owned(),
         ] {
-            assert!(seen.all(gone).is_empty(), "{gone}: {seen:?}");
+            world.request("api.example.com", &get("api.example.com", "/", &headers));
+            let seen = world.seen().pop().unwrap();
+            assert_eq!(seen.all("x-api-key"), [SECRET], "{headers}");
+            assert_eq!(seen.all("accept-encoding"), ["identity"]);
+            for gone in [
+                "authorization",
+                "cookie",
+                "proxy-authorization",
+                "connection",
+            ] {
+                assert!(seen.all(gone).is_empty(), "{gone}: {seen:?}");
+            }
         }
+        assert_eq!(world.records(4)[0]["slot"], "EGRESS_TOKEN_0");
     }
-    assert_eq!(world.records(4)[0]["slot"], "EGRESS_TOKEN_0");
 }
 
 #[test]
 fn it_goes_to_no_other_destination() {
-    let world = world();
-    world.request(
-        "other.example.com",
-        &get("other.example.com", "/", "authorization: Bearer mine\r\n"),
-    );
-    let seen = world.seen().pop().unwrap();
-    assert!(!format!("{seen:?}").contains(SECRET));
-    assert_eq!(seen.all("authorization"), ["Bearer mine"]);
+    for world in worlds() {
+        world.request(
+            "other.example.com",
+            &get("other.example.com", "/", "authorization: Bearer mine\r\n"),
+        );
+        let seen = world.seen().pop().unwrap();
+        assert!(!format!("{seen:?}").contains(SECRET));
+        assert_eq!(seen.all("authorization"), ["Bearer mine"]);
+    }
 }
 
 #[test]
 fn misuse_is_refused_and_never_sent() {
-    let world = world();
-    let post = |host: &str, body: &str| {
-        format!(
-            "POST / HTTP/1.1\r\nhost: {host}\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        )
-    };
-    let (api, other) = ("api.example.com", "other.example.com");
-    let cases = [
-        (
-            api,
-            get(api, "/", "x-api-key: sk-mine\r\n"),
-            "foreign_credential",
-        ),
-        (
-            api,
-            get(api, "/", &format!("x-other: {PLACEHOLDER}\r\n")),
-            "placeholder_misuse",
-        ),
-        (
-            api,
-            get(api, &format!("/?k={PLACEHOLDER}"), ""),
-            "placeholder_misuse",
-        ),
-        (
-            other,
-            get(other, "/", &format!("x-api-key: {PLACEHOLDER}\r\n")),
-            "placeholder_misuse",
-        ),
-        (
-            other,
-            get(other, "/", &format!("x-api-key: {SECRET}\r\n")),
-            "secret_leak",
-        ),
-        (other, get(other, &format!("/{SECRET}"), ""), "secret_leak"),
-        (other, post(other, &format!("a={SECRET}&b")), "secret_leak"),
-        (
-            other,
-            post(other, &format!("a={PLACEHOLDER}&b")),
-            "placeholder_misuse",
-        ),
-        (api, post(api, &format!("a={SECRET}&b")), "secret_leak"),
-    ];
-    for (host, raw, reason) in cases {
-        let answer = world.request(host, &raw);
-        assert_eq!(
-            (answer.status(), answer.reason().as_str()),
-            (403, reason),
-            "{raw}"
-        );
+    for world in worlds() {
+        let post = |host: &str, body: &str| {
+            format!(
+                "POST / HTTP/1.1\r\nhost: {host}\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            )
+        };
+        let (api, other) = ("api.example.com", "other.example.com");
+        let cases = [
+            (
+                api,
+                get(api, "/", "x-api-key: sk-mine\r\n"),
+                "foreign_credential",
+            ),
+            (
+                api,
+                get(api, "/", &format!("x-other: {PLACEHOLDER}\r\n")),
+                "placeholder_misuse",
+            ),
+            (
+                api,
+                get(api, &format!("/?k={PLACEHOLDER}"), ""),
+                "placeholder_misuse",
+            ),
+            (
+                other,
+                get(other, "/", &format!("x-api-key: {PLACEHOLDER}\r\n")),
+                "placeholder_misuse",
+            ),
+            (
+                other,
+                get(other, "/", &format!("x-api-key: {SECRET}\r\n")),
+                "secret_leak",
+            ),
+            (other, get(other, &format!("/{SECRET}"), ""), "secret_leak"),
+            (other, post(other, &format!("a={SECRET}&b")), "secret_leak"),
+            (
+                other,
+                post(other, &format!("a={PLACEHOLDER}&b")),
+                "placeholder_misuse",
+            ),
+            (api, post(api, &format!("a={SECRET}&b")), "secret_leak"),
+        ];
+        for (host, raw, reason) in cases {
+            let answer = world.request(host, &raw);
+            assert_eq!(
+                (answer.status(), answer.reason().as_str()),
+                (403, reason),
+                "{raw}"
+            );
+        }
+        assert!(!format!("{:?}", world.seen()).contains(SECRET));
+        // An agent that reads its environment repeats the placeholder in the conversation.
+        let answer = world.request(api, &post(api, &format!("{{\"text\":\"{PLACEHOLDER}\"}}")));
+        assert_eq!(answer.status(), 200);
     }
-    assert!(!format!("{:?}", world.seen()).contains(SECRET));
-    // An agent that reads its environment repeats the placeholder in the conversation.
-    let answer = world.request(api, &post(api, &format!("{{\"text\":\"{PLACEHOLDER}\"}}")));
-    assert_eq!(answer.status(), 200);
 }
 
 #[test]
 fn an_echo_is_blacked_out() {
-    let world = world();
-    let answer = world.request("api.example.com", &get("api.example.com", "/", ""));
-    assert!(!answer.text().contains(SECRET));
-    assert!(
-        answer
-            .text()
-            .contains(&format!("x-api-key: {}\n", "*".repeat(SECRET.len()))),
-        "{}",
-        answer.text()
-    );
-    assert_eq!(world.records(1)[0]["reason"], "credential_reflected");
+    for world in worlds_with(echo) {
+        let answer = world.request("api.example.com", &get("api.example.com", "/", ""));
+        assert!(!answer.text().contains(SECRET));
+        assert!(
+            answer
+                .text()
+                .contains(&format!("x-api-key: {}\n", "*".repeat(SECRET.len()))),
+            "{}",
+            answer.text()
+        );
+        assert_eq!(world.records(1)[0]["reason"], "credential_reflected");
+    }
 }
 
 #[test]
@@ -140,12 +155,13 @@ fn an_echo_in_pieces_or_in_the_head_is_blacked_out() {
         }
         stream.write_all(b"0\r\n\r\n").is_ok()
     };
-    let world = World::with(&json!([credentialed("api.example.com")]), Arc::new(handler));
-    let answer = world.request("api.example.com", &get("api.example.com", "/", ""));
-    let stars = "*".repeat(SECRET.len());
-    assert_eq!(answer.text(), format!("<{stars}>"));
-    assert_eq!(answer.all("location"), [format!("/?k={stars}")]);
-    assert!(answer.all("set-cookie").is_empty() && answer.all("alt-svc").is_empty());
+    for world in worlds_with(handler) {
+        let answer = world.request("api.example.com", &get("api.example.com", "/", ""));
+        let stars = "*".repeat(SECRET.len());
+        assert_eq!(answer.text(), format!("<{stars}>"));
+        assert_eq!(answer.all("location"), [format!("/?k={stars}")]);
+        assert!(answer.all("set-cookie").is_empty() && answer.all("alt-svc").is_empty());
+    }
 }
 
 #[test]
@@ -155,15 +171,16 @@ fn a_compressed_answer_is_refused() {
             .write_all(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 1\r\n\r\nx")
             .is_ok()
     };
-    let world = World::with(&json!([credentialed("api.example.com")]), Arc::new(handler));
-    let answer = world.request(
-        "api.example.com",
-        &get("api.example.com", "/", "accept-encoding: gzip\r\n"),
-    );
-    assert_eq!(
-        (answer.status(), answer.reason().as_str()),
-        (502, "encoded_response")
-    );
+    for world in worlds_with(handler) {
+        let answer = world.request(
+            "api.example.com",
+            &get("api.example.com", "/", "accept-encoding: gzip\r\n"),
+        );
+        assert_eq!(
+            (answer.status(), answer.reason().as_str()),
+            (502, "encoded_response")
+        );
+    }
 }
 
 #[test]
@@ -180,8 +197,32 @@ fn an_empty_slot_fails_closed() {
 }
 
 #[test]
+fn a_route_whose_destination_sends_it_back_is_closed() {
+    for world in worlds_with(echo) {
+        let ask = || world.request("api.example.com", &get("api.example.com", "/", ""));
+        assert_eq!(ask().status(), 200);
+        let answer = ask();
+        assert_eq!(
+            (answer.status(), answer.reason().as_str()),
+            (403, "route_suspended")
+        );
+        assert_eq!(world.seen().len(), 1);
+        // Opening another route does not open this one; writing it anew does.
+        let mut route = credentialed("api.example.com");
+        world.write_policy(&json!([route.clone()]));
+        let running = world.running.as_ref().unwrap();
+        running.reload(&slots).unwrap();
+        assert_eq!(ask().reason(), "route_suspended");
+        route["source"] = "demo.yaml:8".into();
+        world.write_policy(&json!([route]));
+        running.reload(&slots).unwrap();
+        assert_eq!(ask().status(), 200);
+    }
+}
+
+#[test]
 fn nothing_secret_is_recorded() {
-    let world = world();
+    let [world, _] = worlds();
     let mut stream = world.tunnel("api.example.com", 443);
     ask(
         &mut stream,

@@ -9,8 +9,14 @@
 mod agreement;
 mod audit;
 mod credentials;
+mod dlp;
 mod dns;
+mod h2;
 mod lifecycle;
+mod limits;
 mod policy;
 mod streams;
+mod two;
+mod upstream;
+mod websocket;
 mod world;

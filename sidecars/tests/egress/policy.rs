@@ -1,9 +1,15 @@
 //! What is let through and what is not, by every way in.
 
+use std::io::{Read, Write};
+use std::sync::Arc;
+
 use serde_json::json;
 
-use crate::world::{World, ask, connect, get, tls_with};
-use std::io::{Read, Write};
+use crate::world::{Handler, World, ask, connect, echo, get, tls_with};
+
+fn echoing() -> Arc<Handler> {
+    Arc::new(echo)
+}
 
 fn routes() -> serde_json::Value {
     json!([
@@ -17,6 +23,46 @@ fn routes() -> serde_json::Value {
         {"host": "untrusted.example.com", "ports": [443]},
         {"host": "github.com", "ports": [443], "tls": "passthrough"},
     ])
+}
+
+/// The table of decisions is `decide_tests`; here it is whether every protocol asks it the same question.
+#[test]
+fn both_protocols_get_the_same_decision() {
+    let [one, two] = World::both(&routes(), &echoing());
+    let host = "api.example.com";
+    for (path, headers) in [
+        ("/v1/x", ""),
+        ("/v2", ""),
+        ("/v1/../admin", ""),
+        ("/v1/%2e%2e/admin", ""),
+        ("/v1/a%2fb", ""),
+        ("/v1/%zz", ""),
+        ("/v1/info/refs?service=git-receive-pack", ""),
+        ("/v1/x.git/info/refs?service=git-upload-pack", ""),
+        ("/v1/x", "x-http-method-override: DELETE\r\n"),
+    ] {
+        let raw = get(host, path, headers);
+        let (a, b) = (one.request(host, &raw), two.request(host, &raw));
+        assert_eq!(a.status(), b.status(), "{path}");
+        if a.status() != 200 {
+            assert_eq!(a.reason(), b.reason(), "{path}");
+        }
+    }
+    for method in ["POST", "DELETE", "TRACE", "BREW"] {
+        let raw = get(host, "/v1/x", "").replacen("GET", method, 1);
+        let (a, b) = (one.request(host, &raw), two.request(host, &raw));
+        assert_eq!(
+            (a.status(), a.reason()),
+            (b.status(), b.reason()),
+            "{method}"
+        );
+    }
+    let start = |world: &World| -> Vec<String> {
+        let seen = world.seen();
+        seen.iter().map(|message| message.start.clone()).collect()
+    };
+    assert_eq!(start(&one), ["GET /v1/x HTTP/1.1", "GET /v1/x HTTP/1.1"]);
+    assert_eq!(start(&two), ["GET /v1/x HTTP/2.0", "GET /v1/x HTTP/2.0"]);
 }
 
 #[test]
@@ -82,28 +128,29 @@ fn plain_http_goes_through_both_ways() {
 
 #[test]
 fn a_denial_says_what_would_help() {
-    let world = World::new(&routes());
-    let answer = world.request(
-        "api.example.com",
-        &get("api.example.com", "/admin?key=hidden", ""),
-    );
-    assert_eq!(
-        (answer.status(), answer.reason().as_str()),
-        (403, "path_not_allowed")
-    );
-    let denial: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
-    assert_eq!(
-        denial["allow"],
-        json!({"host": "api.example.com", "ports": [443],
-            "matches": [{"methods": ["GET"], "paths": [{"type": "exact", "value": "/admin"}]}]})
-    );
-    let record = &world.records(1)[0];
-    assert_eq!(record["id"], denial["id"]);
-    assert_eq!(
-        (&record["decision"], &record["path"]),
-        (&json!("deny"), &json!("/admin"))
-    );
-    assert!(world.seen().is_empty());
+    for world in World::both(&routes(), &echoing()) {
+        let answer = world.request(
+            "api.example.com",
+            &get("api.example.com", "/admin?key=hidden", ""),
+        );
+        assert_eq!(
+            (answer.status(), answer.reason().as_str()),
+            (403, "path_not_allowed")
+        );
+        let denial: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(
+            denial["allow"],
+            json!({"host": "api.example.com", "ports": [443],
+                "matches": [{"methods": ["GET"], "paths": [{"type": "exact", "value": "/admin"}]}]})
+        );
+        let record = &world.records(1)[0];
+        assert_eq!(record["id"], denial["id"]);
+        assert_eq!(
+            (&record["decision"], &record["path"]),
+            (&json!("deny"), &json!("/admin"))
+        );
+        assert!(world.seen().is_empty());
+    }
 }
 
 #[test]

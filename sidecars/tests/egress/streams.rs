@@ -1,4 +1,4 @@
-//! Bodies stream; connections are reused; WebSocket is a tunnel only once it is one.
+//! Bodies stream; connections are reused.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -9,19 +9,6 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::world::{Message, Stream, World, ask, credentialed, get, read_message};
-
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
-
-fn upgrade() -> String {
-    get(
-        "api.example.com",
-        "/ws",
-        &format!(
-            "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: {KEY}\r\n"
-        ),
-    )
-}
 
 #[test]
 fn events_are_not_held_back() {
@@ -112,55 +99,5 @@ fn an_upstream_that_closed_is_dialled_again() {
             "ok"
         );
         std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-#[test]
-fn websocket_is_joined_after_the_destination_agreed() {
-    let handler = |_: &Message, stream: &mut dyn Stream| {
-        let head = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {ACCEPT}\r\nsec-websocket-protocol: chat\r\n\r\n"
-        );
-        stream.write_all(head.as_bytes()).unwrap();
-        stream.flush().unwrap();
-        let mut buffer = [0; 5];
-        stream.read_exact(&mut buffer).unwrap();
-        assert_eq!(&buffer, b"hello");
-        stream.write_all(b"world").unwrap();
-        false
-    };
-    let world = World::with(&json!([credentialed("api.example.com")]), Arc::new(handler));
-    let mut stream = world.tunnel("api.example.com", 443);
-    stream.write_all(upgrade().as_bytes()).unwrap();
-    let answer = read_message(&mut stream, false).unwrap();
-    assert_eq!(answer.status(), 101);
-    assert_eq!(answer.all("sec-websocket-protocol"), ["chat"]);
-    stream.write_all(b"hello").unwrap();
-    let mut buffer = [0; 5];
-    stream.read_exact(&mut buffer).unwrap();
-    assert_eq!(&buffer, b"world");
-    drop(stream);
-    assert_eq!(world.records(1)[0]["status"], 101);
-}
-
-#[test]
-fn a_destination_that_does_not_agree_gets_no_tunnel() {
-    let ok: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-    let wrong = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: AAAA\r\n\r\n";
-    for (reply, status) in [(ok, 200), (wrong.as_slice(), 502)] {
-        let handler = move |_: &Message, stream: &mut dyn Stream| stream.write_all(reply).is_ok();
-        let routes =
-            json!([{"host": "api.example.com", "ports": [443], "matches": [{"methods": ["GET"]}]}]);
-        let world = World::with(&routes, Arc::new(handler));
-        let mut stream = world.tunnel("api.example.com", 443);
-        assert_eq!(ask(&mut stream, &upgrade()).status(), status);
-        // What follows is a request like any other.
-        let smuggled =
-            "POST /denied HTTP/1.1\r\nhost: api.example.com\r\ncontent-length: 0\r\n\r\n";
-        let _ = stream.write_all(smuggled.as_bytes());
-        if let Some(answer) = read_message(&mut stream, true) {
-            assert_eq!(answer.reason(), "method_not_allowed");
-        }
-        assert_eq!(world.seen().len(), 1);
     }
 }

@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
+use crate::two;
+
 /// The credential of the test policies.
 pub(crate) const SECRET: &str = "sk-real-0123456789abcdef";
 /// What the agent holds instead.
@@ -49,7 +51,7 @@ impl TestCa {
         }
     }
 
-    fn server(&self, names: &[&str]) -> ServerConfig {
+    pub(crate) fn server(&self, names: &[&str]) -> ServerConfig {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let leaf = CertificateParams::new(names)
@@ -63,7 +65,7 @@ impl TestCa {
             .unwrap()
     }
 
-    fn client(&self) -> ClientConfig {
+    pub(crate) fn client(&self) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
         ClientConfig::builder()
@@ -89,6 +91,11 @@ impl TestNetwork {
 
     pub(crate) fn port(&self, port: u16, really: SocketAddr) {
         self.ports.lock().unwrap().insert(port, really);
+    }
+
+    /// Where connections to this port go.
+    pub(crate) fn really(&self, port: u16) -> SocketAddr {
+        self.ports.lock().unwrap()[&port]
     }
 
     pub(crate) fn log(&self) -> Vec<String> {
@@ -229,6 +236,15 @@ pub(crate) fn echo(message: &Message, stream: &mut dyn Stream) -> bool {
     .is_ok()
 }
 
+/// The same without the fields that carry credentials.
+pub(crate) fn discreet(message: &Message, stream: &mut dyn Stream) -> bool {
+    let mut message = message.clone();
+    message
+        .headers
+        .retain(|(name, _)| !name.eq_ignore_ascii_case("x-api-key"));
+    echo(&message, stream)
+}
+
 /// A server that answers every request with `handler`; with TLS if there is a certificate.
 pub(crate) fn upstream(
     tls: Option<ServerConfig>,
@@ -272,6 +288,8 @@ pub(crate) struct World {
     pub(crate) seen: Arc<Mutex<Vec<Message>>>,
     pub(crate) bound: Bound,
     pub(crate) running: Option<Running>,
+    /// Whether both ends speak HTTP/2.
+    is_two: bool,
 }
 
 /// Values for slots.
@@ -299,7 +317,16 @@ impl World {
         Self::with(routes, Arc::new(echo))
     }
 
+    /// The same world twice: once in HTTP/1 and once in HTTP/2 on both sides of the proxy.
+    pub(crate) fn both(routes: &Value, handler: &Arc<Handler>) -> [Self; 2] {
+        [false, true].map(|is_two| Self::build(routes, handler.clone(), is_two))
+    }
+
     pub(crate) fn with(routes: &Value, handler: Arc<Handler>) -> Self {
+        Self::build(routes, handler, false)
+    }
+
+    pub(crate) fn build(routes: &Value, handler: Arc<Handler>, is_two: bool) -> Self {
         let (ca, upstream_ca) = (TestCa::new("bottle CA demo-abcde"), TestCa::new("some CA"));
         let dir = tempfile::tempdir().unwrap();
         fs::write(
@@ -311,7 +338,12 @@ impl World {
         fs::write(dir.path().join("policy.json"), policy(routes).to_string()).unwrap();
         let network = TestNetwork::default();
         let names = ["api.example.com", "other.example.com", "github.com"];
-        let (tls, seen) = upstream(Some(upstream_ca.server(&names)), handler.clone());
+        let certificate = upstream_ca.server(&names);
+        let (tls, seen) = if is_two {
+            two::upstream(certificate, handler.clone())
+        } else {
+            upstream(Some(certificate), handler.clone())
+        };
         let (plain, plain_seen) = upstream(None, handler);
         network.port(443, tls);
         network.port(80, plain);
@@ -329,6 +361,7 @@ impl World {
             seen,
             bound,
             running: Some(running),
+            is_two,
         }
     }
 
@@ -344,8 +377,8 @@ impl World {
         read_message(&mut stream, true).expect("no answer")
     }
 
-    /// A tunnel to `host:port`, TLS inside.
-    pub(crate) fn tunnel(&self, host: &str, port: u16) -> StreamOwned<ClientConnection, TcpStream> {
+    /// A tunnel to `host:port`.
+    pub(crate) fn open(&self, host: &str, port: u16) -> TcpStream {
         let mut stream = self.proxy();
         write!(
             stream,
@@ -354,7 +387,12 @@ impl World {
         .unwrap();
         let answer = read_message(&mut stream, false).expect("no answer to CONNECT");
         assert_eq!(answer.status(), 200, "{answer:?}");
-        self.tls(stream, host)
+        stream
+    }
+
+    /// The same with TLS inside.
+    pub(crate) fn tunnel(&self, host: &str, port: u16) -> StreamOwned<ClientConnection, TcpStream> {
+        self.tls(self.open(host, port), host)
     }
 
     /// A connection to the transparent port, TLS inside.
@@ -373,6 +411,13 @@ impl World {
 
     /// One request through a new tunnel.
     pub(crate) fn request(&self, host: &str, raw: &str) -> Message {
+        if self.is_two {
+            return two::runtime().block_on(async {
+                let stream = self.open(host, 443);
+                let mut sender = two::connect(stream, self.ca.client(), host).await;
+                two::ask(&mut sender, two::request(raw)).await
+            });
+        }
         let mut stream = self.tunnel(host, 443);
         ask(&mut stream, raw)
     }
@@ -426,6 +471,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         audit_dir: dir.to_owned(),
         audit_limits: bottle_sidecar::AuditLimits::default(),
         status_socket: PathBuf::from(dir).join("status.sock"),
+        upstream_proxy: None,
         ports: Ports {
             proxy: 0,
             https: 0,

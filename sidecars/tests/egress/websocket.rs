@@ -1,0 +1,230 @@
+//! WebSocket: joined only once both sides are, looked through in both directions, ended when it is revoked.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::{ClientConnection, StreamOwned};
+use serde_json::json;
+
+use crate::world::{
+    Message, PLACEHOLDER, SECRET, Stream, World, ask, credentialed, get, read_message, slots,
+};
+
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// The examples of RFC 6455, section 5.7, or near enough: "Hello" masked, "World" not.
+const HELLO: &[u8] = &[
+    0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
+];
+const WORLD: &[u8] = b"\x81\x05World";
+
+fn upgrade() -> String {
+    get(
+        "api.example.com",
+        "/ws",
+        &format!(
+            "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: {KEY}\r\n"
+        ),
+    )
+}
+
+fn agree(stream: &mut dyn Stream) {
+    let head = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {ACCEPT}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.flush().unwrap();
+}
+
+/// A client's frame.
+fn masked(first: u8, text: &str) -> Vec<u8> {
+    let mask = [7, 77, 177, 27];
+    let length = u8::try_from(text.len()).unwrap();
+    assert!(length < 126);
+    let mut frame = vec![first, 0x80 | length];
+    frame.extend_from_slice(&mask);
+    frame.extend(
+        text.bytes()
+            .zip(mask.iter().cycle())
+            .map(|(byte, key)| byte ^ key),
+    );
+    frame
+}
+
+/// A server's frame.
+fn plain(first: u8, text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len()).unwrap();
+    assert!(length < 126);
+    [&[first, length], text.as_bytes()].concat()
+}
+
+/// A world whose destination sends `frames` at once and then takes whatever comes; and a joined client.
+fn joined(frames: Vec<u8>) -> (World, StreamOwned<ClientConnection, TcpStream>) {
+    let handler = move |_: &Message, stream: &mut dyn Stream| {
+        agree(stream);
+        stream.write_all(&frames).unwrap();
+        stream.flush().unwrap();
+        while stream.read(&mut [0; 100]).is_ok_and(|read| read > 0) {}
+        false
+    };
+    let world = World::with(&json!([credentialed("api.example.com")]), Arc::new(handler));
+    let mut stream = world.tunnel("api.example.com", 443);
+    stream.write_all(upgrade().as_bytes()).unwrap();
+    assert_eq!(read_message(&mut stream, false).unwrap().status(), 101);
+    (world, stream)
+}
+
+fn is_closed(stream: &mut dyn Stream) -> bool {
+    !stream.read(&mut [0; 10]).is_ok_and(|read| read > 0)
+}
+
+#[test]
+fn websocket_is_joined_after_the_destination_agreed() {
+    let handler = |_: &Message, stream: &mut dyn Stream| {
+        let head = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {ACCEPT}\r\nsec-websocket-protocol: chat\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.flush().unwrap();
+        let mut buffer = [0; 11];
+        stream.read_exact(&mut buffer).unwrap();
+        assert_eq!(buffer.as_slice(), HELLO);
+        stream.write_all(WORLD).unwrap();
+        false
+    };
+    let world = World::with(&json!([credentialed("api.example.com")]), Arc::new(handler));
+    let mut stream = world.tunnel("api.example.com", 443);
+    stream.write_all(upgrade().as_bytes()).unwrap();
+    let answer = read_message(&mut stream, false).unwrap();
+    assert_eq!(answer.status(), 101);
+    assert_eq!(answer.all("sec-websocket-protocol"), ["chat"]);
+    stream.write_all(HELLO).unwrap();
+    let mut buffer = [0; 7];
+    stream.read_exact(&mut buffer).unwrap();
+    assert_eq!(buffer.as_slice(), WORLD);
+    drop(stream);
+    assert_eq!(world.records(1)[0]["status"], 101);
+}
+
+#[test]
+fn a_destination_that_does_not_agree_gets_no_tunnel() {
+    let ok: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    let wrong = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: AAAA\r\n\r\n";
+    for (reply, status) in [(ok, 200), (wrong.as_slice(), 502)] {
+        let handler = move |_: &Message, stream: &mut dyn Stream| stream.write_all(reply).is_ok();
+        let routes =
+            json!([{"host": "api.example.com", "ports": [443], "matches": [{"methods": ["GET"]}]}]);
+        let world = World::with(&routes, Arc::new(handler));
+        let mut stream = world.tunnel("api.example.com", 443);
+        assert_eq!(ask(&mut stream, &upgrade()).status(), status);
+        // What follows is a request like any other.
+        let smuggled =
+            "POST /denied HTTP/1.1\r\nhost: api.example.com\r\ncontent-length: 0\r\n\r\n";
+        let _ = stream.write_all(smuggled.as_bytes());
+        if let Some(answer) = read_message(&mut stream, true) {
+            assert_eq!(answer.reason(), "method_not_allowed");
+        }
+        assert_eq!(world.seen().len(), 1);
+    }
+}
+
+#[test]
+fn what_leaves_is_looked_through() {
+    let (one, two) = SECRET.split_at(9);
+    let cases: [(Vec<u8>, Option<&str>); 6] = [
+        (masked(0x81, &format!("a {SECRET} b")), Some("secret_leak")),
+        // In two frames of a message, with a ping between them; in two messages; in a ping.
+        (
+            [masked(0x01, one), masked(0x89, "ping"), masked(0x80, two)].concat(),
+            Some("secret_leak"),
+        ),
+        (
+            [masked(0x82, one), masked(0x82, two)].concat(),
+            Some("secret_leak"),
+        ),
+        (masked(0x89, SECRET), Some("secret_leak")),
+        // Frames that are none: not masked, compressed although nobody agreed to it.
+        (plain(0x81, "x"), Some("request_malformed")),
+        (masked(0xc1, "x"), Some("request_malformed")),
+    ];
+    for (frames, reason) in cases {
+        let (world, mut stream) = joined(Vec::new());
+        stream.write_all(&frames).unwrap();
+        stream.flush().unwrap();
+        assert!(is_closed(&mut stream));
+        assert_eq!(world.records(1)[0]["reason"].as_str(), reason);
+    }
+    // Its own destination may hear what the agent holds.
+    let (world, mut stream) = joined(Vec::new());
+    stream.write_all(&masked(0x81, PLACEHOLDER)).unwrap();
+    stream.write_all(&masked(0x88, "")).unwrap();
+    drop(stream);
+    assert_eq!(world.records(1)[0]["reason"], "allowed");
+}
+
+#[test]
+fn what_comes_in_is_blacked_out_and_not_held_back() {
+    let (one, two) = SECRET.split_at(9);
+    // The first letters of the secret at the end of a message are just letters.
+    let sent = [
+        plain(0x81, "yes"),
+        plain(0x01, one),
+        plain(0x89, "?"),
+        plain(0x80, two),
+        plain(0x81, "sk-rea"),
+    ]
+    .concat();
+    let expected = [
+        plain(0x81, "yes"),
+        plain(0x01, &"*".repeat(one.len())),
+        plain(0x89, "?"),
+        plain(0x80, &"*".repeat(two.len())),
+        plain(0x81, "sk-rea"),
+    ]
+    .concat();
+    let (world, mut stream) = joined(sent);
+    let mut got = vec![0; expected.len()];
+    stream.read_exact(&mut got).unwrap();
+    assert_eq!(got, expected);
+    drop(stream);
+    assert_eq!(world.records(1)[0]["reason"], "credential_reflected");
+    let again = world.request("api.example.com", &get("api.example.com", "/", ""));
+    assert_eq!(again.reason(), "route_suspended");
+}
+
+#[test]
+fn it_ends_when_its_route_does() {
+    let (world, mut stream) = joined(Vec::new());
+    let running = world.running.as_ref().unwrap();
+    let other = json!({"host": "other.example.com", "ports": [443]});
+    world.write_policy(&json!([credentialed("api.example.com"), other.clone()]));
+    running.reload(&slots).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    stream.write_all(&masked(0x81, "still here")).unwrap();
+    world.write_policy(&json!([other]));
+    running.reload(&slots).unwrap();
+    assert!(is_closed(&mut stream));
+    assert_eq!(world.records(1)[0]["reason"], "policy_changed");
+}
+
+#[test]
+fn budgets_count_what_is_in_frames() {
+    let mut route = credentialed("api.example.com");
+    route["limits"] = json!({"bytes_out": 20});
+    let handler = |_: &Message, stream: &mut dyn Stream| {
+        agree(stream);
+        while stream.read(&mut [0; 100]).is_ok_and(|read| read > 0) {}
+        false
+    };
+    let world = World::with(&json!([route]), Arc::new(handler));
+    let mut stream = world.tunnel("api.example.com", 443);
+    assert_eq!(ask(&mut stream, &upgrade()).status(), 101);
+    stream.write_all(&masked(0x81, "twelve bytes")).unwrap();
+    stream.write_all(&masked(0x81, "twelve bytes")).unwrap();
+    stream.flush().unwrap();
+    assert!(is_closed(&mut stream));
+    assert_eq!(world.records(1)[0]["reason"], "limit_bytes_out");
+}

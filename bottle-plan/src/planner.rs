@@ -67,7 +67,7 @@ pub fn plan(request: &Request) -> Result<Planned> {
     reserve(&home, &resolved, known.is_some(), &range)?;
     Ok(Planned {
         plan: resolved.plan,
-        warnings: manifest.warnings,
+        warnings: [manifest.warnings, resolved.warnings].concat(),
     })
 }
 
@@ -86,7 +86,7 @@ pub fn check(request: &Request) -> Result<Planned> {
     let resolved = resolve_in(request, &manifest, &slug, home.folder(&slug)?, range)?;
     Ok(Planned {
         plan: resolved.plan,
-        warnings: manifest.warnings,
+        warnings: [manifest.warnings, resolved.warnings].concat(),
     })
 }
 
@@ -196,6 +196,7 @@ fn write_reservation(plan: &Plan, resolved: &Resolved, known: bool, range: &Ipv4
         started_at: None,
         stopped_at: None,
         plan_digest: None,
+        audit_head: None,
         preserved: false,
     };
     state::write_atomic(

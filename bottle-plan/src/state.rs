@@ -38,6 +38,9 @@ pub struct Metadata {
     /// Digest of the plan it was last started with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan_digest: Option<String>,
+    /// Hash of the last audit record when it was last stopped: what shows that lines were cut off since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_head: Option<String>,
     /// Kept by `gc` and `down --purge` although nothing runs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub preserved: bool,

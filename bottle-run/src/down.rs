@@ -12,6 +12,7 @@ use bottle_plan::state::{self, StateHome};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::audit;
 use crate::containers::{self, Container, Labels};
 use crate::engine::{Engine, Output, at_once, failure_of};
 use crate::files;
@@ -238,8 +239,15 @@ fn note_stopped(request: &Request<'_>) -> Result<()> {
     if metadata.started_at.is_none() || metadata.stopped_at.is_some() {
         return Ok(());
     }
+    let folder = request.home.folder(request.slug)?;
+    // Kept where only the host writes: the sidecar could cut its own file short, and no line after it would know.
+    let audit = audit::verify(request.slug, &folder.join("audit"), None);
+    metadata.audit_head = audit
+        .ok()
+        .and_then(|verified| verified.head)
+        .or(metadata.audit_head);
     metadata.stopped_at = OffsetDateTime::now_utc().format(&Rfc3339).ok();
-    let path = request.home.folder(request.slug)?.join("metadata.json");
+    let path = folder.join("metadata.json");
     state::write_atomic(&path, state::to_json(&metadata)?.as_bytes(), 0o600)
 }
 

@@ -41,6 +41,26 @@ impl Stdin {
     }
 }
 
+/// The provider's command for one task without a terminal.
+///
+/// # Errors
+/// Invalid, when the plan's provider has none.
+pub fn headless(plan: &Plan, task: &str) -> Result<Vec<String>> {
+    let template = &plan.agent.headless;
+    if template.is_empty() {
+        return Err(Failure::invalid(format!(
+            "the bottle `{}` has no command for a single task",
+            plan.slug
+        ))
+        .hint("give its manifest an `agent_provider`, or run the command itself: bottle-run exec SLUG -- CMD…"));
+    }
+    let word = |word: &String| match word.as_str() {
+        "{{task}}" => task.to_owned(),
+        other => other.to_owned(),
+    };
+    Ok(template.iter().map(word).collect())
+}
+
 /// Becomes the engine's client, so that bytes, signals and the exit code are the command's own.
 ///
 /// # Errors

@@ -192,6 +192,9 @@ fn build_agent(
     if let Some(bundle) = host_ca() {
         call = call.args([format!("--secret=id=host_ca,src={}", bundle.display())]);
     }
+    if let Some(npmrc) = npmrc() {
+        call = call.args([format!("--secret=id=npmrc,src={}", npmrc.display())]);
+    }
     call.args(["--".into(), build.context.clone().into_os_string()])
         .unlimited()
         .showing_progress(progress)
@@ -213,8 +216,22 @@ fn host_ca() -> Option<PathBuf> {
     let all = named
         .into_iter()
         .chain(usual.into_iter().map(PathBuf::from));
-    let fits = |path: &PathBuf| path.is_file() && !path.to_string_lossy().contains(',');
-    all.into_iter().find(fits)
+    all.into_iter().find(can_be_secret)
+}
+
+/// What the host's user tells npm: a mirror and the way into it, which builds that fetch from npm need as well.
+fn npmrc() -> Option<PathBuf> {
+    let named = ["npm_config_userconfig", "NPM_CONFIG_USERCONFIG"]
+        .into_iter()
+        .find_map(std::env::var_os)
+        .map(PathBuf::from);
+    let usual = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".npmrc"));
+    named.or_else(usual).filter(can_be_secret)
+}
+
+/// The engine's client takes `id=…,src=…` apart at the commas.
+fn can_be_secret(path: &PathBuf) -> bool {
+    path.is_file() && !path.to_string_lossy().contains(',')
 }
 
 fn pull(engine: &Engine, image: &str, progress: bool) -> Result<()> {

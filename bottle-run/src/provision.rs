@@ -3,24 +3,35 @@
 //! `docker cp` races with a running container (CVE-2026-42306, -41568) and unpacks compressed archives with the
 //! container's own programs (CVE-2026-41567). So: one plain tar, before anything in the container has run.
 
-use std::fs::{self, File};
+mod archive;
+
 use std::io::{self, Read as _, Write};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use bottle_plan::failure::{Failure, PathContext as _, Result};
-use bottle_plan::plan::{Plan, Step};
+use bottle_plan::failure::{Failure, Result};
+use bottle_plan::plan::{AgentFile, Plan, Step};
 
 use crate::engine::{Engine, at_once};
 use crate::files;
 use crate::images::SidecarBinary;
+use archive::{ROOT, broken, directory, file, tree};
 
 /// The helper inside the agent's container: the isolation probe, and the way in for secrets.
 pub const HELPER: &str = "/usr/local/lib/bottle/bottle-sidecar";
 
 /// Where Debian and most others keep all roots in one file.
 const SYSTEM_BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
+
+/// Where OpenSSL looks for a root by the hash of its name, when no variable points it at the bundle.
+const HASHED_FOLDER: &str = "etc/ssl/certs";
+
+/// Where the prompt is, and the skills below the home, when there is no provider that knows better.
+const PROMPT: &str = "/etc/bottle/prompt.md";
+const SKILLS: &str = ".claude/skills";
+
+/// By so many characters Claude Code knows a key again that it was told to use.
+const PLACEHOLDER_END: usize = 20;
 
 /// Larger than any trust bundle or passwd file; keeps a hostile image from filling the memory.
 const MAX_FILE: u64 = 8 << 20;
@@ -45,6 +56,7 @@ pub fn fill(
         user: files::user(&plan.agent.user)?,
         bundle: bundle?.unwrap_or_default(),
         passwd: passwd?.unwrap_or_default(),
+        ca_hash: bottle_ca::subject_hash(ca_pem)?,
         ca_pem: ca_pem.to_owned(),
         helper: binary.read()?,
     };
@@ -121,12 +133,9 @@ struct Contents {
     bundle: Vec<u8>,
     passwd: Vec<u8>,
     ca_pem: String,
+    ca_hash: String,
     helper: Vec<u8>,
 }
-
-/// Who owns an entry.
-type Owner = (u32, u32);
-const ROOT: Owner = (0, 0);
 
 impl Contents {
     fn write(&self, out: &mut dyn Write) -> Result<()> {
@@ -183,22 +192,31 @@ impl Contents {
                 // Both places of the system store: the bundle programs read, and the folder it is made from.
                 file(archive, SYSTEM_BUNDLE, 0o644, ROOT, &bundle)?;
                 let source = "usr/local/share/ca-certificates/bottle-egress.crt";
-                file(archive, source, 0o644, ROOT, self.ca_pem.as_bytes())
+                file(archive, source, 0o644, ROOT, self.ca_pem.as_bytes())?;
+                // The name says which bottle it is, so nobody else has this hash and the `.0` is free.
+                let hashed = format!("{HASHED_FOLDER}/{}.0", self.ca_hash);
+                file(archive, &hashed, 0o644, ROOT, self.ca_pem.as_bytes())
+            }
+            Step::Provider => {
+                for given in &agent.files {
+                    let text = self.with_placeholder(given)?;
+                    self.place(archive, &given.path, text.as_bytes())?;
+                }
+                Ok(())
             }
             Step::Prompt => {
                 let prompt = agent.prompt.as_deref().unwrap_or_default();
-                file(
-                    archive,
-                    "etc/bottle/prompt.md",
-                    0o644,
-                    ROOT,
-                    prompt.as_bytes(),
-                )
+                let path = agent.prompt_file.as_deref().unwrap_or(PROMPT);
+                self.place(archive, path, prompt.as_bytes())
             }
             Step::Skills => {
+                let usual = format!("{}/{SKILLS}", agent.home);
+                let folder = agent.skills_folder.as_deref().unwrap_or(&usual);
                 for skill in &agent.skills {
-                    let target = PathBuf::from(format!("{home}/.claude/skills/{}", skill.name));
-                    tree(archive, &skill.path, &target, self.user)?;
+                    let target = format!("{folder}/{}", skill.name);
+                    self.parents(archive, &target)?;
+                    let target = Path::new(target.trim_start_matches('/'));
+                    tree(archive, &skill.path, target, self.user)?;
                 }
                 Ok(())
             }
@@ -231,6 +249,71 @@ impl Contents {
         }
     }
 
+    /// A file at an absolute path: the agent's own below its home, elsewhere one it can only read.
+    fn place<W: Write>(
+        &self,
+        archive: &mut tar::Builder<W>,
+        path: &str,
+        bytes: &[u8],
+    ) -> Result<()> {
+        let own = self.below_home(path).is_some();
+        let (mode, owner) = if own {
+            (0o600, self.user)
+        } else {
+            (0o644, ROOT)
+        };
+        self.parents(archive, path)?;
+        file(archive, path.trim_start_matches('/'), mode, owner, bytes)
+    }
+
+    /// The folders between the home and `path`. The engine would make them too, but root's: a program that keeps its
+    /// settings beside its skills could not write them.
+    fn parents<W: Write>(&self, archive: &mut tar::Builder<W>, path: &str) -> Result<()> {
+        let Some(below) = self.below_home(path) else {
+            return Ok(());
+        };
+        let home = Path::new(self.plan.agent.home.trim_start_matches('/'));
+        let mut folders: Vec<&Path> = below.ancestors().skip(1).collect();
+        folders.retain(|folder| !folder.as_os_str().is_empty());
+        for folder in folders.into_iter().rev() {
+            let folder = home.join(folder);
+            directory(archive, &folder.to_string_lossy(), 0o755, self.user)?;
+        }
+        Ok(())
+    }
+
+    fn below_home<'a>(&self, path: &'a str) -> Option<&'a Path> {
+        Path::new(path).strip_prefix(&self.plan.agent.home).ok()
+    }
+
+    /// The text of a provider's file. The placeholder is filled in here because it is another one in every bottle.
+    fn with_placeholder(&self, given: &AgentFile) -> Result<String> {
+        let Some(slot) = &given.slot else {
+            return Ok(given.text.clone());
+        };
+        let auths = self
+            .plan
+            .egress
+            .routes
+            .iter()
+            .filter_map(|route| route.auth.as_ref());
+        let placeholder = auths
+            .filter(|auth| auth.slot == *slot)
+            .find_map(|auth| auth.placeholder.as_deref())
+            .ok_or_else(|| {
+                Failure::invalid(format!(
+                    "{} needs the placeholder of {slot}, which no route has",
+                    given.path
+                ))
+            })?;
+        let end: Vec<char> = placeholder.chars().rev().take(PLACEHOLDER_END).collect();
+        let end: String = end.into_iter().rev().collect();
+        Ok(given
+            .text
+            .replace("{{placeholder_end}}", &end)
+            .replace("{{placeholder}}", placeholder))
+    }
+
     /// The image's passwd with a line for the agent: without one ssh, git and Node's `os.userInfo` refuse to work.
     fn passwd_with_agent(&self) -> Option<Vec<u8>> {
         let text = std::str::from_utf8(&self.passwd)
@@ -249,109 +332,4 @@ impl Contents {
         );
         Some(format!("{}\n{line}\n", text.trim_end()).into_bytes())
     }
-}
-
-fn header(kind: tar::EntryType, mode: u32, owner: Owner, size: u64) -> tar::Header {
-    let mut header = tar::Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_mode(mode);
-    header.set_uid(u64::from(owner.0));
-    header.set_gid(u64::from(owner.1));
-    header.set_size(size);
-    // A fixed time: the same plan gives the same container.
-    header.set_mtime(1);
-    header
-}
-
-fn directory<W: Write>(
-    archive: &mut tar::Builder<W>,
-    path: &str,
-    mode: u32,
-    owner: Owner,
-) -> Result<()> {
-    let mut header = header(tar::EntryType::Directory, mode, owner, 0);
-    archive
-        .append_data(&mut header, format!("{path}/"), io::empty())
-        .map_err(broken)
-}
-
-fn file<W: Write>(
-    archive: &mut tar::Builder<W>,
-    path: &str,
-    mode: u32,
-    owner: Owner,
-    bytes: &[u8],
-) -> Result<()> {
-    let mut header = header(tar::EntryType::Regular, mode, owner, bytes.len() as u64);
-    archive
-        .append_data(&mut header, path, bytes)
-        .map_err(broken)
-}
-
-fn broken(error: io::Error) -> Failure {
-    Failure::failed("cannot write the archive").because(error)
-}
-
-/// A folder of the host, as it is: links stay links (and lead nowhere but into the container), devices and sockets
-/// are left out.
-fn tree<W: Write>(
-    archive: &mut tar::Builder<W>,
-    from: &Path,
-    to: &Path,
-    owner: Owner,
-) -> Result<()> {
-    let root = fs::symlink_metadata(from).at("read", from)?;
-    entry(archive, from, to, &root, owner)?;
-    let mut names: Vec<_> = fs::read_dir(from)
-        .at("read", from)?
-        .collect::<io::Result<Vec<_>>>()
-        .at("read", from)?
-        .into_iter()
-        .map(|found| found.file_name())
-        .collect();
-    names.sort();
-    for name in names {
-        let (path, target) = (from.join(&name), to.join(&name));
-        let found = fs::symlink_metadata(&path).at("read", &path)?;
-        if found.is_dir() {
-            tree(archive, &path, &target, owner)?;
-        } else {
-            entry(archive, &path, &target, &found, owner)?;
-        }
-    }
-    Ok(())
-}
-
-fn entry<W: Write>(
-    archive: &mut tar::Builder<W>,
-    path: &Path,
-    target: &Path,
-    found: &fs::Metadata,
-    owner: Owner,
-) -> Result<()> {
-    let kind = found.file_type();
-    let mode = found.permissions().mode() & 0o777;
-    if kind.is_dir() {
-        let mut header = header(tar::EntryType::Directory, mode | 0o700, owner, 0);
-        return archive
-            .append_data(&mut header, target.join(""), io::empty())
-            .map_err(broken);
-    }
-    if kind.is_symlink() {
-        let to = fs::read_link(path).at("read", path)?;
-        let mut header = header(tar::EntryType::Symlink, 0o777, owner, 0);
-        return archive.append_link(&mut header, target, to).map_err(broken);
-    }
-    if kind.is_fifo() || kind.is_socket() || kind.is_block_device() || kind.is_char_device() {
-        return Ok(());
-    }
-    let opened = File::open(path).at("read", path)?;
-    // The size is taken from the open file, and exactly as much is copied: one that changes meanwhile cannot shift
-    // the rest of the archive.
-    let size = opened.metadata().at("read", path)?.len();
-    let mut header = header(tar::EntryType::Regular, mode | 0o400, owner, size);
-    let mut exact = opened.take(size).chain(io::repeat(0)).take(size);
-    archive
-        .append_data(&mut header, target, &mut exact)
-        .map_err(broken)
 }

@@ -344,6 +344,7 @@ fn note_started(home: &StateHome, plan: &Plan, handle: &Handle) -> Result<()> {
         started_at: None,
         stopped_at: None,
         plan_digest: None,
+        audit_head: None,
         preserved: false,
     });
     metadata.started_at = Some(handle.started_at.clone());

@@ -249,7 +249,7 @@ impl<'a> Walk<'a> {
         if self.expected.is_some() && !self.met {
             self.report(
                 Kind::Truncation,
-                "the line with the hash given by --head is not there: what led to it was cut off or written anew",
+                "the line whose hash was kept (by --head, or by `down`) is not there: what led to it was cut off or written anew",
             );
         }
         if self.records > 0 && !self.closed {

@@ -74,7 +74,11 @@ fn show(home: &Home, args: &Args, json: bool, say: &dyn Fn(&str)) -> Result<u8> 
 }
 
 fn verify(home: &Home, slug: &str, head: Option<&str>, json: bool) -> Result<u8> {
-    let verified = audit::verify(slug, &audit::folder(home, slug)?, head)?;
+    let kept = home
+        .state
+        .metadata(slug)?
+        .and_then(|metadata| metadata.audit_head);
+    let verified = audit::verify(slug, &audit::folder(home, slug)?, head.or(kept.as_deref()))?;
     let text = if json {
         state::to_json(&verified)?
     } else {

@@ -81,6 +81,26 @@ fn a_cut_off_end_is_truncation() {
 }
 
 #[test]
+fn the_hash_that_down_kept_shows_a_cut_off_end_by_itself() {
+    let home = Home::usual();
+    let metadata = serde_json::json!({
+        "schema": "bottle.metadata/v1",
+        "slug": SLUG,
+        "name": "web",
+        "subnet": "10.213.0.0/27",
+        "created_at": "2026-11-23T12:00:00Z",
+        "audit_head": home.head.prev,
+    });
+    let path = home.file(CURRENT_FILE).with_file_name("../metadata.json");
+    std::fs::write(path, metadata.to_string()).unwrap();
+    home.finds(&[]);
+    home.edit(CURRENT_FILE, |lines| lines.truncate(4));
+    let output = home.run(&["verify", SLUG]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("truncation"));
+}
+
+#[test]
 fn a_kept_hash_is_found_again() {
     let mut home = Home::usual();
     let kept = home.head.prev.clone();

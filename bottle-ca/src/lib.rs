@@ -14,11 +14,13 @@
 //! Names and form of the files are mitmproxy's, so that it can stand in for the sidecar.
 
 mod authority;
+mod hashed;
 mod plan;
 mod scope;
 mod store;
 
 pub use authority::{Authority, mint, rfc3339};
+pub use hashed::subject_hash;
 pub use plan::{fill, request_from_plan};
 pub use scope::{Cidr, Scope};
 pub use store::{CERT_FILE, KEY_FILE, Outcome, ensure, read};

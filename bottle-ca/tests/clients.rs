@@ -108,6 +108,53 @@ fn openssl_accepts_exactly_the_permitted_names() {
 }
 
 #[test]
+fn openssl_looks_for_it_where_we_say() {
+    if !have("openssl") {
+        return;
+    }
+    let place = Place::minted(HOSTS);
+    let mut command = Command::new("openssl");
+    command.args(["x509", "-noout", "-subject_hash", "-in"]);
+    let (ok, text) = outcome(command.arg(place.cert()));
+    assert!(ok, "{text}");
+    let pem = std::fs::read_to_string(place.cert()).unwrap();
+    assert_eq!(text.trim(), bottle_ca::subject_hash(&pem).unwrap());
+}
+
+/// Several kinds of text, capitals, blanks and a long value: what the hash is taken of is not what is written.
+#[test]
+fn openssl_hashes_other_names_alike() {
+    if !have("openssl") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (key, certificate) = (folder.path().join("key"), folder.path().join("cert"));
+    let long = "Long ".repeat(12);
+    for subject in [
+        "/C=DE/O=Two  Blanks /CN=UPPER lower".to_owned(),
+        format!("/O={}/OU=x+CN=y", long.trim()),
+        "/emailAddress=Somebody@Example.COM/CN=a".to_owned(),
+    ] {
+        let mut make = Command::new("openssl");
+        make.args([
+            "req", "-x509", "-newkey", "ed25519", "-noenc", "-subj", &subject,
+        ]);
+        make.arg("-keyout").arg(&key).arg("-out").arg(&certificate);
+        let (ok, text) = outcome(&mut make);
+        assert!(ok, "{text}");
+        let mut command = Command::new("openssl");
+        command.args(["x509", "-noout", "-subject_hash", "-in"]);
+        let (_, text) = outcome(command.arg(&certificate));
+        let pem = std::fs::read_to_string(&certificate).unwrap();
+        assert_eq!(
+            text.trim(),
+            bottle_ca::subject_hash(&pem).unwrap(),
+            "{subject}"
+        );
+    }
+}
+
+#[test]
 fn openssl_reads_what_we_report() {
     if !have("openssl") {
         return;

@@ -80,6 +80,9 @@ pub struct Agent {
     pub image: Image,
     /// What `attach` and `run` start in it.
     pub command: Vec<String>,
+    /// The same for one task without a terminal; the word `{{task}}` stands for the task.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headless: Vec<String>,
     /// Numeric `uid:gid`; never taken from the image.
     pub user: String,
     /// The user's home directory.
@@ -91,9 +94,18 @@ pub struct Agent {
     /// The system prompt, for providers that take one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
+    /// Where the prompt is written; `/etc/bottle/prompt.md` unless the provider says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_file: Option<String>,
     /// Folders copied into the agent's skills folder.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skills: Vec<Skill>,
+    /// That folder; `.claude/skills` in the home unless the provider says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skills_folder: Option<String>,
+    /// What the provider writes before the first start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<AgentFile>,
     /// The provider template, when there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Provider>,
@@ -182,6 +194,21 @@ pub struct Provider {
     /// What the provider itself understands.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, serde_json::Value>,
+}
+
+/// A file of the provider's: below the home it is the agent's own, elsewhere it can only be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct AgentFile {
+    /// Where it is in the container; absolute.
+    pub path: String,
+    /// What is in it.
+    pub text: String,
+    /// The egress slot whose placeholder `{{placeholder}}` stands for, and `{{placeholder_end}}` for its last twenty
+    /// characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<String>,
 }
 
 /// A git identity: claimed by the agent, vouched for by nobody.
@@ -460,6 +487,8 @@ pub enum Step {
     User,
     /// The CA into the trust stores.
     Ca,
+    /// The provider's files.
+    Provider,
     /// The prompt file.
     Prompt,
     /// The skills.

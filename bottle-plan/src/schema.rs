@@ -6,7 +6,7 @@ use crate::failure::{Failure, Result};
 use crate::{audit, handle, manifest, plan, policy};
 
 /// The documents there are a schema for.
-pub const DOCUMENTS: [&str; 5] = ["manifest", "plan", "policy", "handle", "audit"];
+pub const DOCUMENTS: [&str; 6] = ["manifest", "provider", "plan", "policy", "handle", "audit"];
 
 /// The schema of `document` as pretty JSON.
 ///
@@ -15,6 +15,7 @@ pub const DOCUMENTS: [&str; 5] = ["manifest", "plan", "policy", "handle", "audit
 pub fn schema(document: &str) -> Result<String> {
     let schema: Schema = match document {
         "manifest" => schemars::schema_for!(manifest::SingleFile),
+        "provider" => schemars::schema_for!(manifest::provider::Provider),
         "plan" => schemars::schema_for!(plan::Plan),
         "handle" => schemars::schema_for!(handle::Handle),
         "policy" => schemars::schema_for!(policy::Policy),

@@ -6,6 +6,7 @@ def times: if . == null then "–" else figures + "×" end;
 .conditions as $c
 | .rows as $rows
 | "\(if $c.quick == 1 then "**A quick run: one short round, good for a glance.**\n\n" else "" end)"
+  + (if .disturbed then "**Something else ran: the ratios are skewed, and the figures are too low.**\n\n" else "" end)
   + "Measured \($c.machine.when) on \($c.machine.cores) cores (\($c.machine.cpu)), \($c.machine.memory / 1e9 | round) GB, \($c.machine.kernel),"
   + " engine \($c.machine.engine); commit \($c.machine.commit)\(if $c.machine.changed then " with changes" else "" end),"
   + " \($c.sidecar) (sha256 \($c.digest)…, binary \($c.binary / 1e6 | figures) MB, image \($c.image / 1e6 | figures) MB); \($c.versions).",

@@ -79,5 +79,6 @@ $conditions[0] as $conditions
     verdicts: [$rows | verdicts($conditions)],
     shares: ($all | shares),
     others: ($all | map(.others | select(. != null)) | {median: median, most: max}),
+    disturbed: ($all | map(.others | select(. != null)) | median > 0.1),
     errors: ($all | map(.errors // 0) | add),
     failed: ($all | map(select((.errors // 0) > 0) | {way, case, round, errors, first_error})) }

@@ -15,15 +15,7 @@ need() {
 }
 
 # The programs as they are released, in a folder of their own: target/bottle may hold somebody's debug build.
-build_programs() {
-    local target
-    case $(uname -m) in aarch64) target=aarch64-unknown-linux-gnu ;; *) target=x86_64-unknown-linux-gnu ;; esac
-    scripts/build --to "$bench_bin"
-    RUSTFLAGS='-C target-feature=+crt-static' \
-        cargo build --locked --quiet --release --target "$target" -p bottle-tests --bin bottle-testkit
-    cp "${CARGO_TARGET_DIR:-target}/$target/release/bottle-testkit" "$bench_bin/.testkit.new"
-    mv -f "$bench_bin/.testkit.new" "$bench_bin/bottle-testkit"
-}
+build_programs() { scripts/build --testkit --to "$bench_bin"; }
 
 # Prints the image with nginx, squid and mitmproxy; builds it when it is not there or its recipe has changed.
 bench_image() {
@@ -82,6 +74,19 @@ machine_cpu() {
     echo $(((user + nice + system + irq + softirq + steal) * tick))
 }
 
+# Waits until the machine has nothing to do for half a second, while there is patience left.
+await_quiet() {
+    local busy since=$SECONDS
+    while [ $((SECONDS - since)) -lt "$patience" ]; do
+        busy=$(machine_cpu)
+        sleep 0.5
+        busy=$(($(machine_cpu) - busy))
+        [ "$busy" -gt $((500000 * $(nproc) / 10)) ] || break
+        sleep 2
+    done
+    patience=$((patience - (SECONDS - since)))
+}
+
 now() { echo "${EPOCHREALTIME/[.,]/}"; }
 
 # --- a container, from outside ----------------------------------------------------------------------------------------
@@ -128,24 +133,28 @@ memory_of() {
         END { print (own + shared) * 1024 }'
 }
 
-# PID FILE: keeps the most that memory_of says in FILE, until it is killed.
+# PID: prints what memory_of says, each time that it is more than before, until it is killed or the process ends.
 watch_memory() {
     local most=0 bytes
-    while bytes=$(memory_of "$1"); do
-        [ "$bytes" -le "$most" ] || most=$bytes
-        echo "$most" > "$2"
-        sleep 0.2
+    while [ -e "/proc/$1" ]; do
+        bytes=$(memory_of "$1")
+        if [ "$bytes" -gt "$most" ]; then
+            most=$bytes
+            echo "$most"
+        fi
+        sleep 0.5
     done
 }
 
 # --- the report -------------------------------------------------------------------------------------------------------
 
-# NAME FILE: shows the section, and puts it between its marks in docs/performance.md unless the run was a quick one.
+# NAME FILE WHY-NOT: shows the section, and puts it between its marks in docs/performance.md if nothing speaks against it.
 publish() {
-    local doc=docs/performance.md
+    local doc=docs/performance.md why=$3
     cat "$2"
-    if [ -n "$quick" ]; then
-        say "a quick run: $doc stays as it is"
+    [ -z "$quick" ] || why='a quick run'
+    if [ -n "$why" ]; then
+        say "$doc stays as it is: $why"
         return
     fi
     grep -q "<!-- bench:$1:begin -->" "$doc" || die "$doc has no place for $1"

@@ -25,6 +25,7 @@ YAML
     prepare_reference
     local round
     for ((round = 1; round <= rounds + 2; round++)); do
+        await_quiet
         say "up and down, round $round of $((rounds + 2))"
         time_bottle
         time_compose compose --wait "$work/networks.yml"
@@ -34,7 +35,7 @@ YAML
     jq --slurp --slurpfile machine "$work/machine.json" --argjson quick "${quick:-0}" --argjson rounds "$rounds" \
         -L scripts/bench.d -f scripts/bench.d/pipeline.jq "$results" > "$bench_out/pipeline.json"
     jq --raw-output -L scripts/bench.d -f scripts/bench.d/pipeline-table.jq "$bench_out/pipeline.json" > "$work/section.md"
-    publish pipeline "$work/section.md"
+    publish pipeline "$work/section.md" ''
 }
 
 remove_bottles() {
@@ -64,6 +65,7 @@ time_filters() { # TIMES
     local slug=$run-filter turn
     say "plan, ca, render as processes, $1 times"
     for ((turn = 0; turn < $1; turn++)); do
+        await_quiet
         timed true /dev/null /dev/null /bin/true
         timed plan /dev/null "$work/1" bottle-plan bench --slug "$slug"
         timed ca "$work/1" "$work/2" bottle-ca

@@ -14,6 +14,8 @@ mod dlp;
 mod dns_message;
 pub mod egress;
 mod explain;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod headers;
 mod health;
 mod needles;

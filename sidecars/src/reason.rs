@@ -92,7 +92,7 @@ reasons! {
     DlpSupervise, "dlp_supervise", FORBIDDEN, "the request holds what looks like a secret, and this route has an operator decide; there is no way to ask one yet, so it is refused";
     DlpEncoded, "dlp_encoded", FORBIDDEN, "the body's Content-Encoding cannot be looked through; send it as it is, or as gzip";
 
-    RouteSuspended, "route_suspended", FORBIDDEN, "the destination of this route sent the credential back, so the route is closed until the operator has looked at it";
+    RouteSuspended, "route_suspended", FORBIDDEN, "the destination of this route sent the credential back again and again, so the route is closed until the operator has looked at it";
     LimitRequests, "limit_requests", TOO_MANY_REQUESTS, "the route's budget of requests is used up";
     LimitBytes, "limit_bytes_out", TOO_MANY_REQUESTS, "the route's budget of bytes is used up";
     RequestTooLarge, "request_too_large", PAYLOAD_TOO_LARGE, "one request may be so large only where the route's `limits.bytes_out` says so";

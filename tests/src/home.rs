@@ -172,11 +172,7 @@ impl Home {
             .stdin(compose)
             .run()
             .json();
-        Bottle {
-            home: self.clone(),
-            slug: slug.to_owned(),
-            handle,
-        }
+        Bottle::started(self, slug, handle)
     }
 
     /// Removes a bottle.
@@ -224,6 +220,16 @@ pub struct Bottle {
 }
 
 impl Bottle {
+    /// The bottle whose handle `up` printed, for tests that call it themselves.
+    #[must_use]
+    pub fn started(home: &Home, slug: &str, handle: Value) -> Self {
+        Self {
+            home: home.clone(),
+            slug: slug.to_owned(),
+            handle,
+        }
+    }
+
     /// The agent's container.
     #[must_use]
     pub fn agent(&self) -> String {

@@ -142,8 +142,31 @@ fn messages(request: &Value) -> Reply {
     ])
 }
 
+/// OpenAI's Responses API over a WebSocket: what came before need not be said again.
+#[derive(Debug, Default)]
+pub(crate) struct Conversation {
+    input: Vec<Value>,
+}
+
+impl Conversation {
+    /// The events that answer one message.
+    pub(crate) fn answer(&mut self, message: &[u8]) -> Vec<Value> {
+        let mut request: Value = serde_json::from_slice(message).unwrap_or_default();
+        if request["previous_response_id"].is_null() {
+            self.input.clear();
+        }
+        self.input.extend(list(&request["input"]).cloned());
+        request["input"] = self.input.clone().into();
+        response_events(&request)
+    }
+}
+
 /// OpenAI's Responses API, as events.
 fn responses(request: &Value) -> Reply {
+    Reply::events(&response_events(request))
+}
+
+fn response_events(request: &Value) -> Vec<Value> {
     let items: Vec<&Value> = list(&request["input"]).collect();
     let texts: Vec<&str> = items
         .iter()
@@ -183,11 +206,19 @@ fn responses(request: &Value) -> Reply {
             },
         })
     };
-    Reply::events(&[
-        json!({"type": "response.created", "response": response("in_progress", json!([]))}),
+    let created =
+        json!({"type": "response.created", "response": response("in_progress", json!([]))});
+    // A connection is warmed up by a request for nothing.
+    if request["generate"] == false {
+        let completed =
+            json!({"type": "response.completed", "response": response("completed", json!([]))});
+        return vec![created, completed];
+    }
+    vec![
+        created,
         json!({"type": "response.output_item.done", "output_index": 0, "item": item}),
         json!({"type": "response.completed", "response": response("completed", json!([item]))}),
-    ])
+    ]
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {
@@ -250,6 +281,18 @@ mod tests {
             asked.contains(FINISHED) && asked.contains("event: response.completed"),
             "{asked}"
         );
+    }
+
+    #[test]
+    fn a_conversation_goes_on_where_it_was() {
+        let mut conversation = Conversation::default();
+        let task = json!({"role": "user", "content": [{"type": "input_text", "text": TASK}]});
+        let warm = json!({"generate": false, "input": [task]}).to_string();
+        assert_eq!(conversation.answer(warm.as_bytes()).len(), 2);
+        let output = json!({"type": "function_call_output", "call_id": "x", "output": ""});
+        let on = json!({"previous_response_id": "resp_0", "input": [output]}).to_string();
+        let events = conversation.answer(on.as_bytes());
+        assert_eq!(events[1]["item"]["name"], "Bash");
     }
 
     #[test]

@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
-
 /// One of the bottle tools: in `$BOTTLE_BIN_DIR`, or beside this test.
 ///
 /// # Panics
@@ -45,15 +43,8 @@ pub fn testkit() -> Option<PathBuf> {
 }
 
 fn static_binary(variable: &str, name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os(variable).map_or_else(
-        || {
-            target_folder()
-                .join(STATIC_TARGET)
-                .join("release")
-                .join(name)
-        },
-        PathBuf::from,
-    );
+    let path = std::env::var_os(variable)
+        .map_or_else(|| target_folder().join("bottle").join(name), PathBuf::from);
     path.is_file().then_some(path)
 }
 

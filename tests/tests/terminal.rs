@@ -1,5 +1,7 @@
 //! `attach` on a real terminal: tmux types, resizes and reads the screen.
 
+#![allow(clippy::expect_used, reason = "a test's helpers fail by panicking")]
+
 use std::process::Command;
 
 use bottle_tests::engine::{need_engine, skip, wait_for};

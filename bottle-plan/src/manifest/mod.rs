@@ -3,6 +3,7 @@
 pub mod load;
 mod locate;
 pub mod merge;
+pub mod provider;
 pub mod values;
 
 use std::collections::BTreeMap;

@@ -1,16 +1,19 @@
 //! The agent's container: image, command, environment, limits.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
 use super::egress::Placeholders;
+use super::provider::{self, Dockerfile};
 use super::{AGENT_UID, BuiltInFile, Inputs, check_variable, git, on_host};
 use crate::failure::{Failure, PathContext, Result};
 use crate::manifest::load::{Manifest, hex};
 use crate::manifest::{self};
 use crate::plan::{
     Agent, Build, EnvSource, EnvVar, Hardening, Image, Provider, Resources, Skill, Source,
+    Supervise,
 };
 
 const HOME: &str = "/home/agent";
@@ -66,17 +69,54 @@ pub(super) struct ResolvedAgent {
     pub(super) files: Vec<BuiltInFile>,
 }
 
+/// What the rest of the plan says about the agent.
+pub(super) struct Around<'a> {
+    pub(super) provider: Option<&'a provider::Provider>,
+    pub(super) placeholders: &'a Placeholders,
+    pub(super) workdir: &'a str,
+    pub(super) supervise: Option<&'a Supervise>,
+}
+
 pub(super) fn resolve(
     manifest: &Manifest,
     inputs: &Inputs<'_>,
-    placeholders: &Placeholders,
-    workdir: &str,
+    around: &Around<'_>,
+    warnings: &mut Vec<String>,
 ) -> Result<ResolvedAgent> {
     let bottle = &manifest.bottle;
-    let found = image(manifest, inputs)?;
+    let found = image(manifest, inputs, around.provider)?;
+    let filled = around
+        .provider
+        .map(|provider| {
+            let slot = provider.credential.as_ref();
+            provider.fill(&provider::Values {
+                home: HOME,
+                workdir: around.workdir,
+                has_prompt: manifest.agent.prompt.is_some(),
+                mcp_url: around
+                    .supervise
+                    .map(|supervise| format!("http://supervise:{}/mcp", supervise.port)),
+                slot: slot
+                    .and_then(|chosen| around.placeholders.get(&chosen.env))
+                    .map(String::as_str),
+            })
+        })
+        .transpose()?;
+    if bottle
+        .agent_provider
+        .as_ref()
+        .is_some_and(|written| written.forward_host_credentials)
+    {
+        warnings.push(
+            "agent_provider.forward_host_credentials is not in this version: the login of the host stays there, \
+             and the agent works with a key"
+                .to_owned(),
+        );
+    }
     let command = bottle
         .command
         .clone()
+        .or_else(|| filled.as_ref().map(|filled| filled.command.clone()))
         .unwrap_or_else(|| vec!["/bin/bash".to_owned(), "-l".to_owned()]);
     if command.is_empty() || command.iter().any(|word| word.contains('\0')) || command[0].is_empty()
     {
@@ -94,11 +134,20 @@ pub(super) fn resolve(
         name: manifest.name.clone(),
         image: found.image,
         command,
+        headless: filled
+            .as_ref()
+            .map(|filled| filled.headless.clone())
+            .unwrap_or_default(),
         user: format!("{AGENT_UID}:{AGENT_UID}"),
         home: HOME.to_owned(),
-        workdir: workdir.to_owned(),
-        env: environment(bottle, placeholders, inputs.slug)?,
+        workdir: around.workdir.to_owned(),
+        env: environment(bottle, around, filled.as_ref(), inputs.slug)?,
         prompt: manifest.agent.prompt.clone(),
+        prompt_file: filled
+            .as_ref()
+            .map(|filled| filled.prompt_file.clone())
+            .filter(|path| path != provider::PROMPT_FILE),
+        skills_folder: filled.as_ref().and_then(|filled| filled.skills.clone()),
         skills: names
             .into_iter()
             .map(|name| skill(name, inputs))
@@ -112,6 +161,7 @@ pub(super) fn resolve(
         git_user: git::user(bottle.git_gate.as_ref(), manifest.agent.git_gate.as_ref())?,
         resources: resources(bottle.resources.as_ref())?,
         hardening: hardening(bottle.hardening.as_ref())?,
+        files: filled.map(|filled| filled.files).unwrap_or_default(),
     };
     Ok(ResolvedAgent {
         agent,
@@ -126,16 +176,17 @@ struct FoundImage {
     files: Vec<BuiltInFile>,
 }
 
-fn image(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<FoundImage> {
+fn image(
+    manifest: &Manifest,
+    inputs: &Inputs<'_>,
+    provider: Option<&provider::Provider>,
+) -> Result<FoundImage> {
     let bottle = &manifest.bottle;
-    let provider = bottle.agent_provider.as_ref();
-    if let Some(variable) = provider.and_then(|p| p.auth_token.as_ref()) {
-        check_variable(variable, "agent_provider.auth_token")?;
-    }
+    let written = bottle.agent_provider.as_ref();
     let dockerfile = bottle
         .dockerfile
         .as_ref()
-        .or(provider.and_then(|p| p.dockerfile.as_ref()));
+        .or(written.and_then(|p| p.dockerfile.as_ref()));
     match (&bottle.image, dockerfile, provider) {
         (Some(_), Some(_), _) => Err(Failure::invalid("both `image` and a `dockerfile` are given")
             .hint("keep the one that is meant")),
@@ -148,42 +199,30 @@ fn image(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<FoundImage> {
             })
         }
         (None, Some(path), _) => user_build(&manifest.name, &on_host(path, &inputs.places.home, inputs)?),
-        (None, None, Some(provider)) => provider_build(&provider.template, inputs),
+        (None, None, Some(provider)) => provider_build(provider, inputs),
         (None, None, None) => Err(Failure::invalid(format!("bottle `{}` says nothing about its image", manifest.name))
             .hint("add `image: debian:trixie-slim`, `dockerfile: PATH` or `agent_provider: {template: shell}`")),
     }
 }
 
-fn provider_build(template: &str, inputs: &Inputs<'_>) -> Result<FoundImage> {
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    if template.is_empty() || template.starts_with('-') || !template.bytes().all(plain) {
-        return Err(Failure::invalid(format!(
-            "agent_provider.template: `{template}` is not a provider's name"
-        )));
-    }
-    let own = inputs
-        .places
-        .home
-        .join("providers")
-        .join(template)
-        .join("Dockerfile");
-    if own.is_file() {
-        return user_build(template, &own);
-    }
-    let Some(text) = built_in(template) else {
-        return Err(
-            Failure::not_found(format!("there is no provider `{template}`")).hint(format!(
-                "built in: shell; or put a Dockerfile at {}",
-                own.display()
-            )),
-        );
+fn provider_build(provider: &provider::Provider, inputs: &Inputs<'_>) -> Result<FoundImage> {
+    let name = &provider.name;
+    let text = match &provider.dockerfile {
+        Some(Dockerfile::BuiltIn(text)) => *text,
+        Some(Dockerfile::Own(path)) => return user_build(name, path),
+        None => {
+            return Err(
+                Failure::not_found(format!("the provider `{name}` has no Dockerfile"))
+                    .hint("put one beside its provider.yaml, or give the bottle an `image:`"),
+            );
+        }
     };
     let context = inputs.state.join("build");
     let sha256 = hex(&Sha256::digest(text));
     let dockerfile = context.join("Dockerfile");
     Ok(FoundImage {
         image: Image {
-            reference: format!("bottle-agent-{template}:{}", &sha256[..12]),
+            reference: format!("bottle-agent-{name}:{}", &sha256[..12]),
             build: Some(Build {
                 dockerfile: dockerfile.clone(),
                 context,
@@ -191,8 +230,8 @@ fn provider_build(template: &str, inputs: &Inputs<'_>) -> Result<FoundImage> {
         },
         source: Some(Source {
             role: "dockerfile".to_owned(),
-            name: template.to_owned(),
-            path: PathBuf::from(format!("built-in:{template}")),
+            name: name.clone(),
+            path: PathBuf::from(format!("built-in:{name}/Dockerfile")),
             sha256,
         }),
         files: vec![BuiltInFile {
@@ -200,13 +239,6 @@ fn provider_build(template: &str, inputs: &Inputs<'_>) -> Result<FoundImage> {
             text,
         }],
     })
-}
-
-fn built_in(template: &str) -> Option<&'static str> {
-    match template {
-        "shell" => Some(include_str!("../../providers/shell/Dockerfile")),
-        _ => None,
-    }
 }
 
 fn user_build(name: &str, path: &Path) -> Result<FoundImage> {
@@ -249,7 +281,8 @@ fn check_image(reference: &str) -> Result<()> {
 
 fn environment(
     bottle: &manifest::Bottle,
-    placeholders: &Placeholders,
+    around: &Around<'_>,
+    filled: Option<&provider::Filled>,
     slug: &str,
 ) -> Result<Vec<EnvVar>> {
     let literal = |name: &str, value: &str| EnvVar {
@@ -261,7 +294,21 @@ fn environment(
         .map(|(name, value)| literal(name, value))
         .collect();
     env.push(literal("BOTTLE_SLUG", slug));
-    for (name, value) in &bottle.env {
+    if let Some(chosen) = around.provider.and_then(|p| p.credential.as_ref())
+        && bottle.env.contains_key(&chosen.env)
+    {
+        return Err(Failure::refused(format!(
+            "env: `{}` holds the provider's placeholder: the agent works without the real one",
+            chosen.env
+        ))
+        .hint("take it out; `agent_provider.auth_token` names another variable of yours"));
+    }
+    let mut written: BTreeMap<&String, &String> = filled
+        .iter()
+        .flat_map(|filled| filled.env.iter().map(|(name, value)| (name, value)))
+        .collect();
+    written.extend(&bottle.env);
+    for (name, value) in written {
         check_variable(name, "env")?;
         if env.iter().any(|own| own.name == *name) {
             return Err(
@@ -274,7 +321,7 @@ fn environment(
             from: env_source(name, value)?,
         });
     }
-    for (name, slot) in placeholders {
+    for (name, slot) in around.placeholders {
         if !bottle.env.contains_key(name) {
             env.push(EnvVar {
                 name: name.clone(),

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use regex::Regex;
 use sha2::{Digest as _, Sha256};
 
+use super::provider::Provider;
 use super::{Inputs, check_variable, on_host};
 use crate::digest;
 use crate::failure::{Failure, PathContext as _, Result};
@@ -37,12 +38,14 @@ const NO_CREDENTIAL: [&str; 9] = [
 const OUTBOUND: [&str; 3] = ["known_secrets", "token_patterns", "entropy"];
 const INBOUND: [&str; 1] = ["injection"];
 
-/// Host variable → the slot whose placeholder the agent gets under that name.
+/// Variable of the agent → the slot whose placeholder it holds.
 pub(super) type Placeholders = BTreeMap<String, String>;
 
 pub(super) fn resolve(
     manifest: &Manifest,
     inputs: &Inputs<'_>,
+    provider: Option<&Provider>,
+    warnings: &mut Vec<String>,
 ) -> Result<(Egress, Placeholders, Option<Source>)> {
     let written = manifest.bottle.egress.clone().unwrap_or_default();
     let log = written.log.unwrap_or(0);
@@ -53,16 +56,19 @@ pub(super) fn resolve(
     }
     let mut slots = Slots::new(inputs.slug);
     let mut routes = Vec::new();
-    for route in &written.routes {
+    for route in with_providers(provider, &written.routes, warnings)? {
         let place = route
             .written_at
             .clone()
             .unwrap_or_else(|| "egress.routes".to_owned());
-        let resolved = self::route(route, &mut slots)
+        let resolved = self::route(&route, &mut slots)
             .map_err(|failure| failure.while_doing(format!("{place}: route `{}`", route.host)))?;
         routes.push(resolved);
     }
     no_two_alike(&routes)?;
+    if let Some(chosen) = provider.and_then(|provider| provider.credential.as_ref()) {
+        slots.rename(&chosen.auth.token_ref, &chosen.env);
+    }
     let upstream_ca = written
         .upstream_ca
         .map(|path| on_host(&path, &inputs.places.home, inputs))
@@ -101,30 +107,21 @@ fn route(written: &manifest::Route, slots: &mut Slots<'_>) -> Result<Route> {
         Failure::invalid(error.to_string())
             .hint("write a name such as api.example.com, or *.example.com for all names below it")
     })?;
-    let ports = match (written.ports.as_slice(), written.scheme) {
-        ([], Scheme::Https) => vec![443],
-        ([], Scheme::Http) => vec![80],
-        (given, _) => given.to_vec(),
-    };
+    let ports = ports_of(written);
     if ports.contains(&0) {
         return Err(Failure::invalid("0 is not a port"));
     }
-    for range in &written.private {
-        range.parse::<IpNet>().map_err(|error| {
-            Failure::invalid(format!("private: `{range}` is not a range"))
-                .because(error)
-                .hint("write CIDR, such as 10.1.2.0/24 or 10.1.2.3/32")
-        })?;
-    }
+    check_private(written)?;
     let matches = written
         .matches
         .iter()
         .map(alternative)
         .collect::<Result<Vec<_>>>()?;
     if written.tls == Tls::Passthrough {
-        if written.auth.is_some() || !matches.is_empty() || written.git.fetch {
+        let looks_inside = written.auth.is_some() || written.dlp.is_some() || written.git.fetch;
+        if looks_inside || !matches.is_empty() {
             return Err(Failure::invalid("`tls: passthrough` keeps the request closed, so nothing in it can be checked or put in")
-                .hint("take `auth`, `matches` and `git` out, or inspect the route"));
+                .hint("take `auth`, `matches`, `dlp` and `git` out, or inspect the route"));
         }
         if written.scheme == Scheme::Http {
             return Err(Failure::invalid(
@@ -162,6 +159,72 @@ fn route(written: &manifest::Route, slots: &mut Slots<'_>) -> Result<Route> {
             per: limits.per.map(|seconds| seconds.0),
         }),
     })
+}
+
+fn check_private(written: &manifest::Route) -> Result<()> {
+    written.private.iter().try_for_each(|range| {
+        range.parse::<IpNet>().map(drop).map_err(|error| {
+            Failure::invalid(format!("private: `{range}` is not a range"))
+                .because(error)
+                .hint("write CIDR, such as 10.1.2.0/24 or 10.1.2.3/32")
+        })
+    })
+}
+
+/// The provider's routes, then the bottle's. Where both have one, the provider's holds: it says what the credential may be
+/// used for. The bottle can add where the destination really is (a gateway of one's own), and what narrows the route.
+fn with_providers(
+    provider: Option<&Provider>,
+    written: &[manifest::Route],
+    warnings: &mut Vec<String>,
+) -> Result<Vec<manifest::Route>> {
+    let Some(provider) = provider else {
+        return Ok(written.to_vec());
+    };
+    let mut owned: Vec<manifest::Route> = provider.routes().collect();
+    let mut others = Vec::new();
+    for route in written {
+        let Some(own) = owned.iter_mut().find(|own| same_place(own, route)) else {
+            others.push(route.clone());
+            continue;
+        };
+        let place = route.written_at.as_deref().unwrap_or("egress.routes");
+        check_private(route)
+            .map_err(|failure| failure.while_doing(format!("{place}: route `{}`", route.host)))?;
+        own.private.extend(route.private.iter().cloned());
+        own.limits = own.limits.take().or_else(|| route.limits.clone());
+        own.dlp = own.dlp.take().or_else(|| route.dlp.clone());
+        let says_more = !route.matches.is_empty()
+            || route.auth.is_some()
+            || route.tls != Tls::default()
+            || route.scheme != Scheme::default()
+            || route.git.fetch;
+        if says_more {
+            warnings.push(format!(
+                "{place}: `{}` is a route of the provider `{}`: only `private`, `limits` and `dlp` are taken from here",
+                route.host, provider.name
+            ));
+        }
+    }
+    owned.append(&mut others);
+    Ok(owned)
+}
+
+/// Whether two routes are for the same host and share a port.
+fn same_place(one: &manifest::Route, other: &manifest::Route) -> bool {
+    let host = |route: &manifest::Route| {
+        HostPattern::parse(&route.host).map_or_else(|_| route.host.clone(), |host| host.to_string())
+    };
+    let ports = ports_of(one);
+    host(one) == host(other) && ports_of(other).iter().any(|port| ports.contains(port))
+}
+
+fn ports_of(written: &manifest::Route) -> Vec<u16> {
+    match (written.ports.as_slice(), written.scheme) {
+        ([], Scheme::Https) => vec![443],
+        ([], Scheme::Http) => vec![80],
+        (given, _) => given.to_vec(),
+    }
 }
 
 fn alternative(written: &manifest::Match) -> Result<Match> {
@@ -338,6 +401,13 @@ impl<'a> Slots<'a> {
             user: written.user.clone(),
             placeholder: Some(placeholder),
         })
+    }
+
+    /// The agent's program looks for the placeholder under a name of its own.
+    fn rename(&mut self, host: &str, agent: &str) {
+        if let Some(slot) = self.placeholders.remove(host) {
+            self.placeholders.insert(agent.to_owned(), slot);
+        }
     }
 
     /// One slot and one placeholder a host variable, however many routes use it.

@@ -3,6 +3,7 @@
 mod agent;
 mod egress;
 mod git;
+mod provider;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -57,6 +58,8 @@ pub struct Resolved {
     pub plan: Plan,
     /// Files to write before it is handed on.
     pub files: Vec<BuiltInFile>,
+    /// What the user should know about.
+    pub warnings: Vec<String>,
 }
 
 /// Resolves `manifest` for one bottle.
@@ -67,18 +70,31 @@ pub fn resolve(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Resolved> {
     let bottle = &manifest.bottle;
     let project = format!("bottle-{}", inputs.slug);
     let networks = subnet::networks(&project, inputs.range);
-    let (egress, placeholders, upstream_ca) = egress::resolve(manifest, inputs)?;
+    let provider = provider::find(manifest, inputs)?;
+    let mut warnings = Vec::new();
+    let (egress, placeholders, upstream_ca) =
+        egress::resolve(manifest, inputs, provider.as_ref(), &mut warnings)?;
     let git_gate = git::gate(bottle.git_gate.as_ref(), inputs)?;
     let supervise = (bottle.supervise == Some(true)).then_some(Supervise {
         port: SUPERVISE_PORT,
     });
     let workspace = workspace(manifest, inputs)?;
     let mut sources = manifest.sources.clone();
-    let agent = agent::resolve(manifest, inputs, &placeholders, &workspace.workdir)?;
+    let around = agent::Around {
+        provider: provider.as_ref(),
+        placeholders: &placeholders,
+        workdir: &workspace.workdir,
+        supervise: supervise.as_ref(),
+    };
+    let agent = agent::resolve(manifest, inputs, &around, &mut warnings)?;
+    sources.extend(provider.map(|provider| provider.source));
     sources.extend(agent.source);
     sources.extend(upstream_ca);
 
     let mut provision = vec![Step::User, Step::Ca];
+    if !agent.agent.files.is_empty() {
+        provision.push(Step::Provider);
+    }
     if agent.agent.prompt.is_some() {
         provision.push(Step::Prompt);
     }
@@ -126,6 +142,7 @@ pub fn resolve(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Resolved> {
     Ok(Resolved {
         plan,
         files: agent.files,
+        warnings,
     })
 }
 

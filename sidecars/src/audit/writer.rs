@@ -12,6 +12,9 @@ use super::flood::Flood;
 use super::record::Record;
 use crate::reason::Reason;
 
+/// Records that come this close together are written at once: a wake-up for each costs more than the write.
+const GATHER: Duration = Duration::from_millis(2);
+
 /// Records in one write.
 const BATCH: usize = 64;
 /// How long a written record may wait for the disk. Each one waiting for its own would cost more than the rest
@@ -43,6 +46,9 @@ impl<'a> Writer<'a> {
     pub(super) async fn run(mut self, mut records: Receiver<Record>) {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
+            if records.len() < BATCH {
+                tokio::time::sleep(GATHER).await;
+            }
             let next = records.recv_many(&mut batch, BATCH);
             let due = self
                 .flood

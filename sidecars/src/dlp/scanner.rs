@@ -61,7 +61,14 @@ fn search(before: &[u8], data: &[u8], ended: bool) -> Seen {
         let pattern = &patterns::ALL[prefix.pattern().as_usize()];
         let near = &data[prefix.start().saturating_sub(BEFORE)..prefix.start()];
         let near = [before, near].concat();
-        match pattern.look(&near, &data[prefix.start()..], ended) {
+        let rest = &data[prefix.start()..];
+        let verdict = if !ended && is_cut_off(rest) {
+            // A longer prefix may become of it (`sk-ant-` of `sk-`), and what is not the one may be the other.
+            Verdict::Unfinished
+        } else {
+            pattern.look(&near, rest, ended)
+        };
+        match verdict {
             Verdict::Token(length) => {
                 from = prefix.start() + length;
                 seen.tokens.push((prefix.start()..from, pattern));
@@ -81,15 +88,16 @@ fn search(before: &[u8], data: &[u8], ended: bool) -> Seen {
 
 /// Where a prefix might have begun that `data` cuts off; its length if there is no such place.
 fn cut_off(data: &[u8]) -> usize {
-    let begins = |at: &usize| {
-        let tail = &data[*at..];
-        patterns::ALL.iter().any(|pattern| {
-            pattern.prefix.len() > tail.len() && pattern.prefix.as_bytes().starts_with(tail)
-        })
-    };
     (data.len().saturating_sub(LONGEST_PREFIX - 1)..data.len())
-        .find(begins)
+        .find(|&at| is_cut_off(&data[at..]))
         .unwrap_or(data.len())
+}
+
+/// Whether it is the beginning of a prefix, and not all of it.
+fn is_cut_off(tail: &[u8]) -> bool {
+    patterns::ALL.iter().any(|pattern| {
+        pattern.prefix.len() > tail.len() && pattern.prefix.as_bytes().starts_with(tail)
+    })
 }
 
 /// Whether there is anything that looks like a token.
@@ -138,12 +146,13 @@ impl Scanner {
         data.extend_from_slice(&chunk);
         let seen = search(&self.before, &data, ended);
         self.held = data.split_off(seen.wait);
+        // As it was: what is blacked out must not look like the end of a word to what comes next.
+        self.remember(&data);
         for (range, pattern) in seen.tokens {
             if self.meet(pattern.kind, pattern.certain)? {
                 data[range].fill(FILLER);
             }
         }
-        self.remember(&data);
         Ok(data.into())
     }
 

@@ -62,6 +62,36 @@ fn every_token_is_blacked_out_wherever_it_is_cut() {
     }
 }
 
+/// Inside a word `sk-` is nothing, but `sk-ant-` is, and a cut between the two must not hide it.
+#[test]
+fn a_prefix_that_becomes_a_longer_one_is_waited_for() {
+    let tokens = examples();
+    let (_, token) = tokens
+        .iter()
+        .find(|(kind, _)| *kind == Kind::Anthropic)
+        .unwrap();
+    let text = format!("key_{token} ");
+    for size in 1..text.len() {
+        let (out, _) = run(&on_match("redact"), &text, size);
+        assert_eq!(
+            out.unwrap(),
+            format!("key_{} ", "*".repeat(token.len())),
+            "{size}"
+        );
+    }
+}
+
+/// After the longest token there is, a word does not begin in the middle of one because the token is blacked out.
+#[test]
+fn what_is_blacked_out_is_remembered_as_it_was() {
+    let token = format!("glpat-{}", "u8Jx0Zq3Vt".repeat(30));
+    let text = format!("{token}AKIAIOSFODNN7ABCDEFG ");
+    let whole = run(&on_match("redact"), &text, text.len());
+    for size in 1..text.len() {
+        assert_eq!(run(&on_match("redact"), &text, size), whole, "{size}");
+    }
+}
+
 #[test]
 fn blocking_stops_before_the_token_is_out() {
     for (_, token) in examples() {

@@ -13,7 +13,7 @@ use crate::reason::Reason;
 static REASON: HeaderName = HeaderName::from_static("x-bottle-reason");
 
 /// How an agent gets further.
-const ASK: &str = "call request_egress of the supervise MCP server with the route in `allow`, or ask the operator; \
+const ASK: &str = "tell the operator: the route in `allow` is what the manifest lacks; \
                    trying other hosts, ports or spellings does not help";
 
 #[derive(Serialize)]

@@ -195,7 +195,7 @@ impl<'a> Inward<'a> {
             let mut ready = stream.redact(Bytes::copy_from_slice(bytes));
             if stream.hits() > 0 && !self.has_hits {
                 self.has_hits = true;
-                self.route.suspension.suspend();
+                self.route.suspension.count();
             }
             if piece.is_last {
                 ready = [ready, stream.finish()].concat().into();

@@ -152,7 +152,7 @@ impl Relay {
         let data = scrub.stream.redact(data);
         if scrub.stream.hits() > 0 {
             self.reason = Reason::CredentialReflected;
-            scrub.suspension.suspend();
+            scrub.suspension.count();
         }
         data
     }
@@ -164,7 +164,7 @@ impl Relay {
             && headers::clean_credentialed_response(&mut trailers, &scrub.needles) > 0
         {
             self.reason = Reason::CredentialReflected;
-            scrub.suspension.suspend();
+            scrub.suspension.count();
         }
         trailers
     }

@@ -316,7 +316,7 @@ fn relay(
     if let Some(needles) = exchange.credential().and_then(Credential::needles) {
         if headers::clean_credentialed_response(response.headers_mut(), needles) > 0 {
             reason = Reason::CredentialReflected;
-            route.suspension.suspend();
+            route.suspension.count();
         }
         // A reason phrase of the destination's own words is one more place to write a secret into.
         response.extensions_mut().clear();

@@ -24,9 +24,8 @@ const UPLOAD_IDLE: Duration = Duration::from_secs(30);
 
 /// A request's body on its way to the destination.
 pub(crate) struct Upload {
-    inner: Incoming,
     /// Most requests have no body, and nothing to check.
-    checks: Option<Box<Checks>>,
+    body: Option<(Incoming, Box<Checks>)>,
 }
 
 struct Checks {
@@ -56,6 +55,11 @@ impl Search {
 }
 
 impl Upload {
+    /// No body.
+    pub(crate) fn none() -> Self {
+        Self { body: None }
+    }
+
     pub(crate) fn new(
         inner: Incoming,
         headers: &HeaderMap,
@@ -65,10 +69,7 @@ impl Upload {
         route: usize,
     ) -> Result<Self, Reason> {
         if inner.is_end_stream() {
-            return Ok(Self {
-                inner,
-                checks: None,
-            });
+            return Ok(Self::none());
         }
         let route = &policy.routes[route];
         let search = || {
@@ -92,8 +93,7 @@ impl Upload {
             progress: progress.clone(),
         };
         Ok(Self {
-            inner,
-            checks: Some(Box::new(checks)),
+            body: Some((inner, Box::new(checks))),
         })
     }
 }
@@ -165,37 +165,33 @@ impl Body for Upload {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        let mut has_ended = false;
         loop {
-            let frame = Pin::new(&mut this.inner).poll_frame(cx);
-            let Some(checks) = &mut this.checks else {
+            let Some((inner, checks)) = &mut this.body else {
                 return Poll::Ready(None);
             };
-            let Poll::Ready(frame) = frame else {
+            let Poll::Ready(frame) = Pin::new(&mut *inner).poll_frame(cx) else {
                 return checks.poll_idle(cx).map(Some);
             };
             let data = match frame {
                 // Trailers would be merged into the head by some servers, past every check of it.
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => {
-                        let data = checks.pass(data)?;
-                        // Nobody asks for more of a body whose announced length is there, so its end must
-                        // be looked at now.
-                        if this.inner.is_end_stream() {
-                            let rest = checks.finish()?;
-                            this.checks = None;
-                            join(data, rest)
-                        } else {
-                            data
-                        }
-                    }
+                    Ok(data) => checks.pass(data)?,
                     Err(_trailers) => continue,
                 },
                 Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
                 None => {
-                    let rest = checks.finish()?;
-                    this.checks = None;
-                    return Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))));
+                    has_ended = true;
+                    Bytes::new()
                 }
+            };
+            // Nobody asks for more of a body whose announced length is there, so its end must be looked at now.
+            let data = if has_ended || inner.is_end_stream() {
+                let rest = checks.finish()?;
+                this.body = None;
+                join(data, rest)
+            } else {
+                data
             };
             if !data.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -204,10 +200,13 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.checks.is_none()
+        self.body.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match &self.body {
+            Some((inner, _)) => inner.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
     }
 }

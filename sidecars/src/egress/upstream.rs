@@ -7,12 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper::client::conn::http2;
-use hyper::header::{HOST, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::uri;
-use hyper::{Request, Response, Uri, Version};
+use hyper::{Method, Request, Response, Uri, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
@@ -96,16 +96,18 @@ pub(crate) async fn send(
     mut request: Request<Upload>,
 ) -> Result<(Response<Incoming>, Lease), Reason> {
     let place = local.egress.hosts.place(&wanted.to.host).await?;
-    // An idle connection may be gone without our having heard of it; then a new one says what is the matter.
     let mut idle = local.pool.take(wanted);
     loop {
+        // An idle connection may be on its way out without our having heard of it. What changes nothing is asked
+        // again on a new one, which then says what is the matter.
+        let again = idle.as_ref().and_then(|_| repeatable(&request));
         let is_new = idle.is_none();
         let mut upstream = match idle.take() {
             Some(upstream) => upstream,
             None => open(local, wanted, &place).await?,
         };
-        match upstream.send(request).await? {
-            Sent::Answered(response) => {
+        request = match upstream.send(request).await {
+            Ok(Sent::Answered(response)) => {
                 let local = local.clone();
                 let lease = Lease {
                     upstream,
@@ -114,10 +116,28 @@ pub(crate) async fn send(
                 };
                 return Ok((response, lease));
             }
-            Sent::NotSent(unsent) if !is_new => request = unsent,
-            Sent::NotSent(_) => return Err(Reason::UpstreamFailed),
-        }
+            Ok(Sent::NotSent(unsent)) if !is_new => unsent,
+            Ok(Sent::NotSent(_)) => return Err(Reason::UpstreamFailed),
+            Err(Reason::UpstreamFailed) => again.ok_or(Reason::UpstreamFailed)?,
+            Err(reason) => return Err(reason),
+        };
     }
+}
+
+/// The same request once more, if asking twice is as good as asking once.
+fn repeatable(request: &Request<Upload>) -> Option<Request<Upload>> {
+    let is_safe = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS
+    );
+    if !is_safe || !request.body().is_end_stream() || request.headers().contains_key(UPGRADE) {
+        return None;
+    }
+    let mut again = Request::new(Upload::none());
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.headers_mut() = request.headers().clone();
+    Some(again)
 }
 
 /// Opens a connection. If it can be shared it is put into the pool, and whoever needs one meanwhile waits for it.

@@ -105,7 +105,7 @@ impl Handshake {
         record.status = Some(parts.status.as_u16());
         if hits > 0 {
             record.reason = Reason::CredentialReflected;
-            joined.route().suspension.suspend();
+            joined.route().suspension.count();
         }
         tokio::spawn(async move {
             if let (Ok(client), Ok(server)) = tokio::join!(client, server) {

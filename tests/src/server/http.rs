@@ -71,6 +71,9 @@ pub(super) fn converse(
         if request.path == "/ws" {
             return websocket::converse(&mut stream, &request);
         }
+        if request.path == "/v1/responses" && request.header("sec-websocket-key").is_some() {
+            return websocket::converse_as_model(&mut stream, &request);
+        }
         answer(stream.get_mut(), &request, sni)?;
         if last {
             break;

@@ -216,7 +216,7 @@ fn host_ca() -> Option<PathBuf> {
     let all = named
         .into_iter()
         .chain(usual.into_iter().map(PathBuf::from));
-    all.into_iter().find(can_be_secret)
+    all.into_iter().find(|path| can_be_secret(path))
 }
 
 /// What the host's user tells npm: a mirror and the way into it, which builds that fetch from npm need as well.
@@ -226,11 +226,11 @@ fn npmrc() -> Option<PathBuf> {
         .find_map(std::env::var_os)
         .map(PathBuf::from);
     let usual = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".npmrc"));
-    named.or_else(usual).filter(can_be_secret)
+    named.or_else(usual).filter(|path| can_be_secret(path))
 }
 
 /// The engine's client takes `id=…,src=…` apart at the commas.
-fn can_be_secret(path: &PathBuf) -> bool {
+fn can_be_secret(path: &Path) -> bool {
     path.is_file() && !path.to_string_lossy().contains(',')
 }
 

@@ -6,17 +6,7 @@
 // A property that fails is a panic: that is how a fuzzer is told. Fixtures are not input, so they may be expected.
 #![allow(clippy::expect_used)]
 
-// Modules of their parent alone, and in need of nothing around them: read once more instead of being opened to the
-// crate for this.
-#[allow(clippy::duplicate_mod, dead_code)]
-#[path = "egress/frames.rs"]
-mod egress_frames;
-#[allow(clippy::duplicate_mod, dead_code)]
-#[path = "egress/hello.rs"]
-mod egress_hello;
-#[allow(clippy::duplicate_mod, dead_code)]
-#[path = "egress/wire.rs"]
-mod wire;
+use crate::egress::{frames as egress_frames, hello as egress_hello};
 
 #[path = "../fuzz/properties/authority.rs"]
 mod authority;
@@ -87,7 +77,7 @@ mod tests {
             for seed in seeds {
                 let path = format!("{}/fuzz/corpus/{target}/{seed}", env!("CARGO_MANIFEST_DIR"));
                 let seed = fs::read(&path).unwrap();
-                println!("{path}");
+                eprintln!("{path}");
                 property(&seed);
                 // What a connection breaks off in the middle of is input too.
                 for end in 0..seed.len().min(400) {

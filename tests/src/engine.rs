@@ -164,13 +164,18 @@ fn disconnect_all(network: &str) {
 ///
 /// # Panics
 /// When it does not within ten seconds; the message names `what`.
-pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, condition: impl FnMut() -> bool) {
+    wait_within(Duration::from_secs(10), what, condition);
+}
+
+/// The same for what takes longer on a busy machine.
+///
+/// # Panics
+/// When it does not hold within `patience`; the message names `what`.
+pub fn wait_within(patience: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
     while !condition() {
-        assert!(
-            started.elapsed() < Duration::from_secs(10),
-            "waited in vain for {what}"
-        );
+        assert!(started.elapsed() < patience, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

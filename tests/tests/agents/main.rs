@@ -4,19 +4,18 @@
 // The lint knows tests by their attribute, and helpers and cases have none.
 #![allow(clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
-use std::thread;
+mod search;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bottle_tests::engine::{docker_lines, note_skipped, wait_for};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::thread;
+use std::time::Duration;
+
+use bottle_tests::engine::{docker_lines, note_skipped, wait_within};
 use bottle_tests::model::FINISHED;
 use bottle_tests::{Bottle, Done, Home, Internet, need_engine, suite};
+use search::Found;
 use serde_json::Value;
 
 const ANTHROPIC: &str = "api.anthropic.com";
@@ -25,6 +24,9 @@ const OPENAI: &str = "api.openai.com";
 const ANTHROPIC_KEY: &str = "sk-ant-standin-5d41402abc4b2a76b9719d911017c592";
 const OAUTH_TOKEN: &str = "oat-standin-7d793037a0760186574b0282f2f435e7";
 const OPENAI_KEY: &str = "sk-proj-standin-9e107d9d372bb6826bd81d3542a419d6";
+
+/// The agents are large programs, and the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// In the prompt, so that it can be found where it arrives.
 const MARKER: &str = "Always mention the quince.";
@@ -162,6 +164,7 @@ fn start(home: &Home, internet: &Internet, name: &str) -> Option<Bottle> {
         "ETIMEDOUT",
         "Temporary failure",
         "Could not connect",
+        "no such host",
     ];
     if done.code() != 0 && offline.iter().any(|sign| done.stderr.contains(sign)) {
         note_skipped(
@@ -269,8 +272,6 @@ CALL exec_command {"cmd": "sed --in-place s/pear/quince/ garden.md"}
 CALL exec_command {"cmd": "git commit --all --message='plant a quince'"}"#,
     );
     assert_worked(&f.codex, &done);
-    eprintln!("WS messages {}", f.internet.events_of("message").len());
-    for request in asked(f, OPENAI) { eprintln!("{} {}", request["method"], request["path"]); }
     let requests = asked(f, OPENAI);
     assert!(!requests.is_empty());
     for request in &requests {
@@ -286,12 +287,12 @@ CALL exec_command {"cmd": "git commit --all --message='plant a quince'"}"#,
 
 fn claude_never_holds_the_key(f: &Fixture) {
     let hold = r#"CALL Bash {"command": "printenv ANTHROPIC_API_KEY > /tmp/held; until [ -e /tmp/go ]; do sleep 0.1; done", "timeout": 60000}"#;
-    never_holds(&f.claude, "claude", hold, MARKER);
+    never_holds(&f.claude, "claude", hold, ANTHROPIC_KEY);
 }
 
 fn codex_never_holds_the_key(f: &Fixture) {
     let hold = r#"CALL exec_command {"cmd": "touch /tmp/held; until [ -e /tmp/go ]; do sleep 0.1; done", "yield_time_ms": 30000}"#;
-    { never_holds(&f.codex, "codex", hold, MARKER) };
+    never_holds(&f.codex, "codex", hold, OPENAI_KEY);
 }
 
 /// Searches everything in the bottle while its agent is in the middle of a task: it has asked the model, and waits for a
@@ -300,7 +301,7 @@ fn never_holds(bottle: &Bottle, program: &str, hold: &str, secret: &str) {
     let name = format!("{program}_never_holds_the_key");
     let pids: Vec<String> = thread::scope(|scope| {
         let working = scope.spawn(|| task(bottle, hold));
-        wait_for("the agent's command", || {
+        wait_within(PATIENCE, "the agent's command", || {
             bottle.exec(&["test", "-e", "/tmp/held"]).code() == 0
         });
         let pids: Vec<String> = docker_lines(["top", &bottle.agent(), "-eo", "pid"])
@@ -348,183 +349,6 @@ fn placeholder(bottle: &Bottle) -> String {
     text.expect("a placeholder").to_owned()
 }
 
-/// What was found where: `secret`, `placeholder`.
-#[derive(Debug, Default)]
-struct Found {
-    environment: BTreeSet<&'static str>,
-    memory: BTreeSet<&'static str>,
-    files: BTreeSet<&'static str>,
-}
-
-impl Found {
-    /// From the host, where root sees through containers: a search inside would bring the secret in.
-    fn everywhere(
-        pids: &[String],
-        program: &str,
-        secret: &str,
-        placeholder: &str,
-    ) -> std::io::Result<Self> {
-        let needles = Needles::new(secret, placeholder);
-        let mut found = Self::default();
-        let mut searched = false;
-        for pid in pids {
-            let proc = Path::new("/proc").join(pid);
-            let environment = match fs::read(proc.join("environ")) {
-                Ok(environment) => environment,
-                // It was a short one, and is gone.
-                Err(error) if gone(&error) => continue,
-                Err(error) => return Err(error),
-            };
-            found
-                .environment
-                .extend(needles.in_stream(|out| out.write_all(&environment))?);
-            let command = fs::read(proc.join("cmdline")).unwrap_or_default();
-            found
-                .environment
-                .extend(needles.in_stream(|out| out.write_all(&command))?);
-            if String::from_utf8_lossy(&command).contains(program) {
-                searched = true;
-                found
-                    .memory
-                    .extend(needles.in_stream(|out| pour_memory(&proc, out))?);
-            }
-        }
-        assert!(searched, "there is no {program} among the processes");
-        // All of them have the same root, the memory-backed folders included.
-        let root = Path::new("/proc")
-            .join(pids.first().expect("a process"))
-            .join("root/");
-        found.files = needles.in_files(&root)?;
-        Ok(found)
-    }
-}
-
-fn gone(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH)
-}
-
-/// The texts that are searched for, in a file: on a command line they would be searched for in themselves.
-struct Needles {
-    file: tempfile::NamedTempFile,
-    placeholder: String,
-}
-
-impl Needles {
-    fn new(secret: &str, placeholder: &str) -> Self {
-        let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
-        let texts = [
-            secret.to_owned(),
-            STANDARD.encode(secret),
-            placeholder.to_owned(),
-        ];
-        writeln!(file, "{}", texts.join("\n")).expect("the file can be written");
-        Self {
-            file,
-            placeholder: placeholder.to_owned(),
-        }
-    }
-
-    fn grep(&self) -> Command {
-        let mut grep = Command::new("grep");
-        grep.env("LC_ALL", "C").args([
-            "--text",
-            "--only-matching",
-            "--no-filename",
-            "--fixed-strings",
-        ]);
-        grep.arg("--file").arg(self.file.path());
-        grep.stdout(Stdio::piped()).stderr(Stdio::null());
-        grep
-    }
-
-    fn in_stream(
-        &self,
-        pour: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()> + Send,
-    ) -> std::io::Result<BTreeSet<&'static str>> {
-        let mut child = self.grep().stdin(Stdio::piped()).spawn()?;
-        let mut pipe = child.stdin.take().expect("stdin is piped");
-        let mut text = String::new();
-        let mut out = child.stdout.take().expect("stdout is piped");
-        let poured = thread::scope(|scope| {
-            let pouring = scope.spawn(move || pour(&mut pipe));
-            let read = out.read_to_string(&mut text);
-            pouring
-                .join()
-                .expect("pouring does not panic")
-                .and(read.map(drop))
-        });
-        child.wait()?;
-        poured.map(|()| self.kinds(&text))
-    }
-
-    fn in_files(&self, root: &Path) -> std::io::Result<BTreeSet<&'static str>> {
-        let mut grep = self.grep();
-        grep.args(["--recursive", "--devices=skip"]);
-        let kernel = ["proc", "sys", "dev"];
-        for entry in fs::read_dir(root)? {
-            let entry = entry?;
-            if !kernel.iter().any(|name| entry.file_name() == *name)
-                && !entry.file_type()?.is_symlink()
-            {
-                grep.arg(entry.path());
-            }
-        }
-        grep.arg(root.join("dev/shm"));
-        let output = grep.output()?;
-        Ok(self.kinds(&String::from_utf8_lossy(&output.stdout)))
-    }
-
-    fn kinds(&self, matches: &str) -> BTreeSet<&'static str> {
-        let kind = |line| {
-            if line == self.placeholder {
-                "placeholder"
-            } else {
-                "secret"
-            }
-        };
-        matches.lines().map(kind).collect()
-    }
-}
-
-/// Every page of a process that is in memory or swapped out. What is only reserved is left alone: it would be made by
-/// looking at it.
-fn pour_memory(proc: &Path, out: &mut dyn std::io::Write) -> std::io::Result<()> {
-    const PAGE: u64 = 4096;
-    const PRESENT_OR_SWAPPED: u64 = 0b11 << 62;
-    let maps = fs::read_to_string(proc.join("maps"))?;
-    let (memory, pagemap) = (
-        File::open(proc.join("mem"))?,
-        File::open(proc.join("pagemap"))?,
-    );
-    let mut page = [0; PAGE as usize];
-    for line in maps.lines() {
-        let mut words = line.split_whitespace();
-        let range = words.next().and_then(|range| range.split_once('-'));
-        let readable = words.next().is_some_and(|rights| rights.starts_with('r'));
-        let Some((start, end)) = range.filter(|_| readable && !line.ends_with("[vvar]")) else {
-            continue;
-        };
-        let number = |text: &str| u64::from_str_radix(text, 16).map_err(std::io::Error::other);
-        let (first, last) = (number(start)? / PAGE, number(end)? / PAGE);
-        let mut entries =
-            vec![0; usize::try_from(last - first).map_err(std::io::Error::other)? * 8];
-        // The pages the kernel maps for itself at the end have no entries.
-        if pagemap.read_exact_at(&mut entries, first * 8).is_err() {
-            continue;
-        }
-        for (number, entry) in (first..last).zip(entries.chunks_exact(8)) {
-            let entry = u64::from_le_bytes(entry.try_into().expect("eight bytes"));
-            // A page may go while we look.
-            if entry & PRESENT_OR_SWAPPED != 0
-                && memory.read_exact_at(&mut page, number * PAGE).is_ok()
-            {
-                out.write_all(&page)?;
-            }
-        }
-    }
-    Ok(())
-}
-
 fn claude_asks_nothing_at_first(f: &Fixture) {
     asks_nothing(&f.claude, "bypass permissions on");
 }
@@ -542,7 +366,9 @@ fn asks_nothing(bottle: &Bottle, ready: &str) {
     let screen = || bottle.exec(&[&tmux[..], &["capture-pane", "-p"]].concat());
     let start = ["new-session", "-d", "-x", "120", "-y", "40"];
     let _ = bottle.exec(&[&tmux[..], &start, &command].concat()).ok();
-    wait_for("the agent's input", || screen().stdout.contains(ready));
+    wait_within(PATIENCE, "the agent's input", || {
+        screen().stdout.contains(ready)
+    });
     let _ = bottle.exec(&[&tmux[..], &["kill-server"]].concat()).ok();
 }
 

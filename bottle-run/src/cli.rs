@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use bottle_plan::explain::explain;
 use bottle_plan::failure::{Failure, PathContext as _, Result};
 use bottle_plan::handle::Handle;
-use bottle_plan::plan::EnvSource;
+use bottle_plan::plan::{EnvSource, Plan};
 use bottle_plan::{state, tool};
 use bottle_run::bottle::{self, Home, around_exec};
 use bottle_run::engine::Engine;
@@ -59,8 +59,10 @@ enum Command {
     Run {
         #[command(flatten)]
         up: Up,
+        #[command(flatten)]
+        task: Task,
         /// Run this instead of the plan's command
-        #[arg(last = true, value_name = "CMD")]
+        #[arg(last = true, value_name = "CMD", conflicts_with = "prompt")]
         command: Vec<String>,
     },
     /// Run a command in the agent's container
@@ -78,6 +80,8 @@ enum Command {
     Attach {
         /// The bottle
         slug: String,
+        #[command(flatten)]
+        task: Task,
     },
     /// Show what the containers printed
     Logs {
@@ -112,6 +116,26 @@ enum Command {
     },
 }
 
+/// One task instead of a conversation.
+#[derive(Args, Debug)]
+struct Task {
+    /// Do one task without a terminal, print what the agent says at the end, and take its exit code
+    #[arg(long, requires = "prompt")]
+    headless: bool,
+    /// The task
+    #[arg(long, value_name = "TEXT", requires = "headless")]
+    prompt: Option<String>,
+}
+
+impl Task {
+    fn command(&self, plan: &Plan) -> Result<Option<Vec<String>>> {
+        self.prompt
+            .as_deref()
+            .map(|task| exec::headless(plan, task))
+            .transpose()
+    }
+}
+
 #[derive(Args, Debug)]
 struct Up {
     /// Read the rendered file from here instead of stdin
@@ -144,11 +168,16 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
             let handle = up::up(&engine, &request, &say)?;
             print_handle(&handle)
         }
-        Command::Run { up: args, command } => {
+        Command::Run {
+            up: args,
+            task,
+            command,
+        } => {
             let request = up_request(&args, quiet)?;
             if args.dry_run {
                 return dry_run(&request);
             }
+            let command = task.command(&request.plan)?.unwrap_or(command);
             run_and_remove(&engine, &request, &command, &say)
         }
         Command::Exec {
@@ -167,12 +196,15 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
             };
             exec::replace_self(&engine, &plan, &command, stdin)
         }
-        Command::Attach { slug } => {
+        Command::Attach { slug, task } => {
             let plan = home()
                 .and_then(|home| home.plan(&slug))
                 .map_err(around_exec)?;
             bottle::check_running(&engine, &plan).map_err(around_exec)?;
-            exec::replace_self(&engine, &plan, &plan.agent.command, Stdin::detect())
+            match task.command(&plan).map_err(around_exec)? {
+                Some(command) => exec::replace_self(&engine, &plan, &command, Stdin::Closed),
+                None => exec::replace_self(&engine, &plan, &plan.agent.command, Stdin::detect()),
+            }
         }
         Command::Logs {
             slug,

@@ -8,7 +8,7 @@ use bottle_plan::failure::{Failure, PathContext as _, Result};
 use bottle_plan::plan::Plan;
 use sha2::{Digest as _, Sha256};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, at_once, failure_of};
 
 const SIDECAR_DOCKERFILE: &str = include_str!("../../sidecars/images/egress/Dockerfile");
 
@@ -93,28 +93,15 @@ fn is_static(elf: &[u8]) -> bool {
 /// # Errors
 /// When one cannot be built or found.
 pub fn ensure(engine: &Engine, plan: &Plan, binary: &SidecarBinary, progress: bool) -> Result<()> {
-    let format =
-        format!("{{{{join .RepoTags \",\"}}}} {{{{index .Config.Labels \"{SIDECAR_LABEL}\"}}}}");
-    let known = engine
-        .call(["image", "inspect", "--format", &format, "--"])
-        .args([&plan.sidecar.image, &plan.agent.image.reference])
-        .output()?;
-    let only_absent = known
-        .stderr
-        .lines()
-        .all(|line| line.to_lowercase().contains("no such image"));
-    if !known.status.success() && !only_absent {
-        return Err(crate::engine::failure_of("docker image inspect", &known));
-    }
-    let lines = known.text();
-    let has_sidecar = lines.lines().any(|line| line.ends_with(&binary.sha256));
-    if !has_sidecar {
+    let label = format!("{{{{index .Config.Labels \"{SIDECAR_LABEL}\"}}}}");
+    let (sidecar, agent) = at_once(
+        || inspect(engine, &plan.sidecar.image, &label),
+        || inspect(engine, &plan.agent.image.reference, "{{.Id}}"),
+    )?;
+    if sidecar?.as_deref() != Some(binary.sha256.as_str()) {
         build_sidecar(engine, &plan.sidecar.image, binary)?;
     }
-    let has_agent = lines.lines().any(|line| {
-        let tags = line.split(' ').next().unwrap_or_default();
-        tags.split(',').any(|tag| tag == plan.agent.image.reference)
-    });
+    let has_agent = agent?.is_some();
     match (&plan.agent.image.build, has_agent) {
         (Some(build), known) => {
             // A built-in Dockerfile copies nothing in, so its hash in the tag says all about the image.
@@ -128,6 +115,20 @@ pub fn ensure(engine: &Engine, plan: &Plan, binary: &SidecarBinary, progress: bo
         (None, true) => Ok(()),
         (None, false) => pull(engine, &plan.agent.image.reference, progress),
     }
+}
+
+/// What the engine says of an image; nothing when it does not have it.
+fn inspect(engine: &Engine, image: &str, format: &str) -> Result<Option<String>> {
+    let output = engine
+        .call(["image", "inspect", "--format", format, "--", image])
+        .output()?;
+    if output.status.success() {
+        return Ok(Some(output.text()));
+    }
+    if output.stderr.to_lowercase().contains("no such image") {
+        return Ok(None);
+    }
+    Err(failure_of("docker image inspect", &output))
 }
 
 fn build_sidecar(engine: &Engine, image: &str, binary: &SidecarBinary) -> Result<()> {

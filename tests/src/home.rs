@@ -275,6 +275,13 @@ impl Bottle {
         call.args(command.iter().copied()).run()
     }
 
+    /// Gives the agent one task, without a terminal.
+    #[must_use]
+    pub fn task(&self, text: &str) -> Done {
+        let args = ["attach", &self.slug, "--headless", "--prompt", text];
+        self.home.tool("bottle-run").args(args).run()
+    }
+
     /// Makes a request from the agent, with the client of an [`crate::internet::agent_image`].
     ///
     /// # Panics

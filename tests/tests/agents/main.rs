@@ -182,19 +182,6 @@ fn egress_network(bottle: &Bottle) -> String {
     format!("bottle-{}-egress", bottle.slug)
 }
 
-/// Gives the agent one task, by its provider's own command for that.
-fn task(bottle: &Bottle, task: &str) -> Done {
-    let plan = bottle.plan();
-    let template = plan["agent"]["headless"]
-        .as_array()
-        .expect("a headless command");
-    let words = template.iter().filter_map(Value::as_str);
-    let command: Vec<&str> = words
-        .map(|word| if word == "{{task}}" { task } else { word })
-        .collect();
-    bottle.exec(&command)
-}
-
 /// What the stand-in was asked, as `(headers, body)`; over a WebSocket the body is another event.
 fn asked(f: &Fixture, host: &str) -> Vec<Value> {
     let mut requests = f.internet.events_of("request");
@@ -224,8 +211,7 @@ fn assert_worked(bottle: &Bottle, done: &Done) {
 }
 
 fn claude_does_its_work(f: &Fixture) {
-    let done = task(
-        &f.claude,
+    let done = f.claude.task(
         r#"Plant a quince.
 CALL Read {"file_path": "/workspace/garden.md"}
 CALL Edit {"file_path": "/workspace/garden.md", "old_string": "pear", "new_string": "quince"}
@@ -248,7 +234,7 @@ fn claude_works_on_a_subscription(f: &Fixture) {
         panic!("its image is there by now");
     };
     let before = asked(f, ANTHROPIC).len();
-    let done = task(&bottle, "Say something.");
+    let done = bottle.task("Say something.");
     let requests = asked(f, ANTHROPIC);
     f.internet.leave(&egress_network(&bottle));
     f.home.down(&bottle.slug);
@@ -265,8 +251,7 @@ fn claude_works_on_a_subscription(f: &Fixture) {
 }
 
 fn codex_does_its_work(f: &Fixture) {
-    let done = task(
-        &f.codex,
+    let done = f.codex.task(
         r#"Plant a quince.
 CALL exec_command {"cmd": "sed --in-place s/pear/quince/ garden.md"}
 CALL exec_command {"cmd": "git commit --all --message='plant a quince'"}"#,
@@ -300,7 +285,7 @@ fn codex_never_holds_the_key(f: &Fixture) {
 fn never_holds(bottle: &Bottle, program: &str, hold: &str, secret: &str) {
     let name = format!("{program}_never_holds_the_key");
     let pids: Vec<String> = thread::scope(|scope| {
-        let working = scope.spawn(|| task(bottle, hold));
+        let working = scope.spawn(|| bottle.task(hold));
         wait_within(PATIENCE, "the agent's command", || {
             bottle.exec(&["test", "-e", "/tmp/held"]).code() == 0
         });

@@ -59,6 +59,18 @@ impl Terminal {
         self.tmux(&["send-keys", "-t", "t", keys, "Enter"]);
     }
 
+    /// Types until the answer is there: a shell that has just shown its prompt may throw away what came before it read.
+    fn asks(&self, keys: &str, answer: &str) {
+        let mut polls = 0;
+        wait_for(&format!("`{answer}` after `{keys}`"), || {
+            if polls % 100 == 0 {
+                self.types(keys);
+            }
+            polls += 1;
+            self.screen().contains(answer)
+        });
+    }
+
     fn waits_for(&self, text: &str) {
         wait_for(
             &format!("`{text}` on the screen:\n{}", self.screen()),
@@ -100,8 +112,7 @@ fn attach_is_a_real_terminal() {
         bottle.slug
     ));
     terminal.waits_for("inside>");
-    terminal.types("stty size");
-    terminal.waits_for("30 100");
+    terminal.asks("stty size", "30 100");
     // Ctrl-C ends what runs inside, and neither the shell there nor bottle-run.
     terminal.types("sleep 1000");
     let sleeps = || {
@@ -111,13 +122,9 @@ fn attach_is_a_real_terminal() {
     wait_for("sleep to run", sleeps);
     terminal.tmux(&["send-keys", "-t", "t", "C-c"]);
     wait_for("sleep to end", || !sleeps());
-    terminal.types("echo still $((40 + 2))");
-    terminal.waits_for("still 42");
+    terminal.asks("echo still $((40 + 2))", "still 42");
     terminal.tmux(&["resize-window", "-t", "t", "-x", "80", "-y", "24"]);
-    wait_for("the new size inside", || {
-        terminal.types("clear; stty size");
-        terminal.screen().contains("24 80")
-    });
+    terminal.asks("clear; stty size", "24 80");
     terminal.types("exit 7");
     terminal.waits_for("left with 7");
     home.down(&bottle.slug);

@@ -15,6 +15,12 @@ const SIDECAR_DOCKERFILE: &str = include_str!("../../sidecars/images/egress/Dock
 /// Says which binary the image was built from, so that a new one is noticed under the same version.
 const SIDECAR_LABEL: &str = "bottle.sidecar.sha256";
 
+/// Enough of the hash to tell every build on a machine from every other, and to be read out loud.
+const TAG_DIGITS: usize = 12;
+
+/// Images of other builds that stay in the engine: two installations side by side need not build in turn.
+const KEPT_BUILDS: usize = 4;
+
 /// The static binary that runs in the sidecars and, as a helper, in the agent's container.
 #[derive(Clone, Debug)]
 pub struct SidecarBinary {
@@ -50,6 +56,13 @@ impl SidecarBinary {
             .map(|byte| format!("{byte:02x}"))
             .collect();
         Ok(Self { path, sha256 })
+    }
+
+    /// The name of the image made from exactly this binary. The version's name in the compose file can move under a
+    /// start (two installations on one engine); this one cannot.
+    #[must_use]
+    pub fn image(&self, repository: &str) -> String {
+        format!("{repository}:{}", &self.sha256[..TAG_DIGITS])
     }
 
     /// Its bytes.
@@ -88,32 +101,47 @@ fn is_static(elf: &[u8]) -> bool {
     })
 }
 
-/// Makes sure that the images of the plan are in the engine.
+/// Makes sure that the images of the plan are in the engine, and says which one the sidecars are to use.
 ///
 /// # Errors
 /// When one cannot be built or found.
-pub fn ensure(engine: &Engine, plan: &Plan, binary: &SidecarBinary, progress: bool) -> Result<()> {
+pub fn ensure(
+    engine: &Engine,
+    plan: &Plan,
+    binary: &SidecarBinary,
+    progress: bool,
+) -> Result<String> {
     let label = format!("{{{{index .Config.Labels \"{SIDECAR_LABEL}\"}}}}");
+    let repository = repository(&plan.sidecar.image);
+    let exact = binary.image(repository);
     let (sidecar, agent) = at_once(
-        || inspect(engine, &plan.sidecar.image, &label),
+        || inspect(engine, &exact, &label),
         || inspect(engine, &plan.agent.image.reference, "{{.Id}}"),
     )?;
     if sidecar?.as_deref() != Some(binary.sha256.as_str()) {
-        build_sidecar(engine, &plan.sidecar.image, binary)?;
+        build_sidecar(engine, &[&exact, &plan.sidecar.image], binary)?;
+        forget_old_builds(engine, repository, &exact)?;
     }
     let has_agent = agent?.is_some();
     match (&plan.agent.image.build, has_agent) {
         (Some(build), known) => {
             // A built-in Dockerfile copies nothing in, so its hash in the tag says all about the image.
             let whole = build.dockerfile.starts_with(&plan.state);
-            if known && whole {
-                Ok(())
-            } else {
-                build_agent(engine, plan, build, progress)
+            if !(known && whole) {
+                build_agent(engine, plan, build, progress)?;
             }
         }
-        (None, true) => Ok(()),
-        (None, false) => pull(engine, &plan.agent.image.reference, progress),
+        (None, true) => {}
+        (None, false) => pull(engine, &plan.agent.image.reference, progress)?,
+    }
+    Ok(exact)
+}
+
+/// An image's name without its tag. A colon before a slash belongs to a registry's port.
+fn repository(image: &str) -> &str {
+    match image.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => name,
+        _ => image,
     }
 }
 
@@ -131,7 +159,7 @@ fn inspect(engine: &Engine, image: &str, format: &str) -> Result<Option<String>>
     Err(failure_of("docker image inspect", &output))
 }
 
-fn build_sidecar(engine: &Engine, image: &str, binary: &SidecarBinary) -> Result<()> {
+fn build_sidecar(engine: &Engine, names: &[&str], binary: &SidecarBinary) -> Result<()> {
     let program = binary.read()?;
     let mut context = tar::Builder::new(Vec::new());
     append(
@@ -146,23 +174,41 @@ fn build_sidecar(engine: &Engine, image: &str, binary: &SidecarBinary) -> Result
     })?;
     engine
         .call(["build", "--quiet"])
-        .args([
-            format!("--tag={image}"),
-            format!("--label={SIDECAR_LABEL}={}", binary.sha256),
-        ])
+        .args(names.iter().map(|name| format!("--tag={name}")))
+        .arg(format!("--label={SIDECAR_LABEL}={}", binary.sha256))
         .args(["--label=bottle.sidecar=1", "-"])
         .input(context)
         .unlimited()
         .run()
-        .map_err(|failure| failure.while_doing("building the sidecar's image"))?;
-    // The image that had the tag before has no name now. One that a running bottle still uses stays.
-    let prune = [
-        "image",
-        "prune",
-        "--force",
-        "--filter=label=bottle.sidecar=1",
-    ];
-    engine.call(prune).output().map(drop)
+        .map(drop)
+        .map_err(|failure| failure.while_doing("building the sidecar's image"))
+}
+
+/// Takes the names of old builds away, all but the newest few. One that a bottle still uses stays: the engine refuses.
+fn forget_old_builds(engine: &Engine, repository: &str, current: &str) -> Result<()> {
+    let newest_first = engine
+        .call(["image", "ls", "--filter=label=bottle.sidecar=1"])
+        .args(["--format={{.Repository}}:{{.Tag}}", "--", repository])
+        .output()?
+        .text();
+    let is_build = |name: &&str| {
+        name.rsplit_once(':').is_some_and(|(_, tag)| {
+            tag.len() == TAG_DIGITS && tag.bytes().all(|b| b.is_ascii_hexdigit())
+        })
+    };
+    let others = newest_first
+        .lines()
+        .filter(is_build)
+        .filter(|name| *name != current);
+    for old in others.skip(KEPT_BUILDS) {
+        engine.call(["image", "rm", "--", old]).output()?;
+    }
+    let unnamed = ["--force", "--filter=label=bottle.sidecar=1"];
+    engine
+        .call(["image", "prune"])
+        .args(unnamed)
+        .output()
+        .map(drop)
 }
 
 fn append(context: &mut tar::Builder<Vec<u8>>, name: &str, mode: u32, bytes: &[u8]) -> Result<()> {
@@ -255,7 +301,14 @@ fn announce(text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::is_static;
+    use super::{is_static, repository};
+
+    #[test]
+    fn a_port_is_not_a_tag() {
+        assert_eq!(repository("bottle-sidecar:0.1.0"), "bottle-sidecar");
+        assert_eq!(repository("example.com:5000/a/b"), "example.com:5000/a/b");
+        assert_eq!(repository("example.com:5000/a/b:1"), "example.com:5000/a/b");
+    }
 
     #[test]
     fn dynamic_programs_and_scripts_are_not_static() {

@@ -3,7 +3,6 @@
 //! The order is the safety: networks are proved before a container is on them, files go in before anything runs, the
 //! sidecar answers before the agent starts, and the canary has tried to get out before the handle is printed.
 
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use bottle_plan::failure::{Failure, Result};
@@ -22,6 +21,9 @@ use crate::{canary, down, files, inspect, interrupt, networks, provision};
 
 /// How long a sidecar may take until it listens; it takes milliseconds.
 const SIDECAR_READY_SECONDS: u32 = 20;
+
+/// Laid over the compose file.
+const OVERRIDE: &str = "override.json";
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -56,9 +58,14 @@ pub fn up(engine: &Engine, request: &Request, say: &dyn Fn(&str)) -> Result<Hand
 
     let secrets = secrets::collect(plan)?;
     let binary = SidecarBinary::find()?;
-    images::ensure(engine, plan, &binary, request.progress)?;
+    let image = images::ensure(engine, plan, &binary, request.progress)?;
     interrupt::check()?;
-    let started = start(engine, request, &secrets, &binary, say);
+    let ready = Ready {
+        secrets,
+        binary,
+        image,
+    };
+    let started = start(engine, request, &ready, say);
     let result = started.and_then(|handle| {
         interrupt::check()?;
         note_started(&home, plan, &handle)?;
@@ -87,25 +94,30 @@ pub fn up(engine: &Engine, request: &Request, say: &dyn Fn(&str)) -> Result<Hand
     })
 }
 
-fn start(
-    engine: &Engine,
-    request: &Request,
-    secrets: &Secrets,
-    binary: &SidecarBinary,
-    say: &dyn Fn(&str),
-) -> Result<Handle> {
+/// What is in hand before anything of the bottle is made.
+struct Ready {
+    secrets: Secrets,
+    binary: SidecarBinary,
+    /// The image the sidecars run.
+    image: String,
+}
+
+fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) -> Result<Handle> {
+    let Ready {
+        secrets,
+        binary,
+        image,
+    } = ready;
     let plan = &request.plan;
     let names = Containers::of(&plan.project);
     // Files first: the CA is among them, and the sidecar's user must own what it is to read.
     let authority = mint(plan, say)?;
     files::write(plan, &request.compose)?;
-    let (created, chosen) = at_once(
-        || networks::create(engine, plan),
-        || runtime_override(engine, plan),
-    )?;
+    let (created, chosen) = at_once(|| networks::create(engine, plan), || runtime(engine, plan))?;
     created?;
     interrupt::check()?;
-    compose_create(engine, plan, secrets, chosen?)?;
+    write_override(plan, image, chosen?)?;
+    compose_create(engine, plan, secrets)?;
     let (filled, ready) = at_once(
         || {
             inspect::check_agent(engine, plan, &names.agent)?;
@@ -179,16 +191,10 @@ fn mint(plan: &Plan, say: &dyn Fn(&str)) -> Result<bottle_ca::Authority> {
     }
 }
 
-fn compose_create(
-    engine: &Engine,
-    plan: &Plan,
-    secrets: &Secrets,
-    runtime: Option<PathBuf>,
-) -> Result<()> {
-    let mut call = compose(engine, plan);
-    if let Some(path) = runtime {
-        call = call.arg("--file").arg(path);
-    }
+fn compose_create(engine: &Engine, plan: &Plan, secrets: &Secrets) -> Result<()> {
+    let mut call = compose(engine, plan)
+        .arg("--file")
+        .arg(plan.state.join(OVERRIDE));
     for (slot, value) in &secrets.slots {
         call = call.env(slot, value.expose());
     }
@@ -212,7 +218,7 @@ pub fn compose(engine: &Engine, plan: &Plan) -> crate::engine::Call {
 }
 
 /// With `runtime: auto` gVisor is used where the engine has it, which only the engine can say.
-fn runtime_override(engine: &Engine, plan: &Plan) -> Result<Option<PathBuf>> {
+fn runtime(engine: &Engine, plan: &Plan) -> Result<Option<&'static str>> {
     let runtimes = match plan.runtime {
         Runtime::Runc => return Ok(None),
         _ => engine
@@ -238,10 +244,18 @@ fn runtime_override(engine: &Engine, plan: &Plan) -> Result<Option<PathBuf>> {
             )),
         );
     }
-    let path = plan.state.join("override.json");
-    let text = format!("{{\"services\": {{\"agent\": {{\"runtime\": \"{wanted}\"}}}}}}\n");
-    state::write_atomic(&path, text.as_bytes(), 0o600)?;
-    Ok(Some(path))
+    Ok(Some(wanted))
+}
+
+/// What only this engine and this installation can say is laid over the file: the image of exactly our sidecar, and
+/// the agent's runtime.
+fn write_override(plan: &Plan, image: &str, runtime: Option<&str>) -> Result<()> {
+    let mut services = serde_json::json!({"egress": {"image": image}});
+    if let Some(runtime) = runtime {
+        services["agent"] = serde_json::json!({"runtime": runtime});
+    }
+    let text = state::to_json(&serde_json::json!({"services": services}))?;
+    state::write_atomic(&plan.state.join(OVERRIDE), text.as_bytes(), 0o600)
 }
 
 fn start_sidecar(engine: &Engine, container: &str) -> Result<()> {

@@ -497,7 +497,9 @@ fn the_token_is_nowhere_the_agent_can_look(f: &Fixture) {
     assert!(!docker(["inspect", &f.bottle.agent()]).ok().contains(TOKEN));
     assert_eq!(files_with(&f.home.path(), TOKEN), Vec::<String>::new());
     assert_eq!(arguments_with(TOKEN), Vec::<String>::new());
-    for image in ["debian:trixie-slim", "bottle-sidecar:0.1.0"] {
+    for container in [f.bottle.agent(), f.bottle.egress()] {
+        let image = docker(["inspect", "--format={{.Image}}", &container]).ok();
+        let image = image.trim();
         let said = [
             docker(["image", "inspect", image]),
             docker(["history", "--no-trunc", image]),

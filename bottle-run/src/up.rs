@@ -109,21 +109,21 @@ fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) 
         image,
     } = ready;
     let plan = &request.plan;
-    let names = Containers::of(&plan.project);
+    let names = Containers::of(plan);
     // Files first: the CA is among them, and the sidecar's user must own what it is to read.
     let authority = mint(plan, say)?;
     files::write(plan, &request.compose)?;
     let (created, chosen) = at_once(|| networks::create(engine, plan), || runtime(engine, plan))?;
     created?;
     interrupt::check()?;
-    write_override(plan, image, chosen?)?;
+    write_override(plan, &names, image, chosen?)?;
     compose_create(engine, plan, secrets)?;
     let (filled, ready) = at_once(
         || {
             inspect::check_agent(engine, plan, &names.agent)?;
             provision::fill(engine, plan, &names.agent, &authority.cert_pem(), binary)
         },
-        || start_sidecar(engine, &names.egress),
+        || start_sidecars(engine, &names),
     )?;
     filled?;
     ready?;
@@ -249,8 +249,16 @@ fn runtime(engine: &Engine, plan: &Plan) -> Result<Option<&'static str>> {
 
 /// What only this engine and this installation can say is laid over the file: the image of exactly our sidecar, and
 /// the agent's runtime.
-fn write_override(plan: &Plan, image: &str, runtime: Option<&str>) -> Result<()> {
-    let mut services = serde_json::json!({"egress": {"image": image}});
+fn write_override(
+    plan: &Plan,
+    names: &Containers,
+    image: &str,
+    runtime: Option<&str>,
+) -> Result<()> {
+    let mut services: serde_json::Value = names
+        .sidecars()
+        .map(|(role, _)| (role, serde_json::json!({"image": image})))
+        .collect();
     if let Some(runtime) = runtime {
         services["agent"] = serde_json::json!({"runtime": runtime});
     }
@@ -258,11 +266,19 @@ fn write_override(plan: &Plan, image: &str, runtime: Option<&str>) -> Result<()>
     state::write_atomic(&plan.state.join(OVERRIDE), text.as_bytes(), 0o600)
 }
 
-fn start_sidecar(engine: &Engine, container: &str) -> Result<()> {
+/// Starts the sidecars in one call and waits until each says that it is ready.
+fn start_sidecars(engine: &Engine, names: &Containers) -> Result<()> {
     engine
-        .call(["start", "--", container])
+        .call(["start", "--"])
+        .args(names.sidecars().map(|(_, container)| container))
         .run()
-        .map_err(|failure| failure.while_doing("starting the egress sidecar"))?;
+        .map_err(|failure| failure.while_doing("starting the sidecars"))?;
+    names
+        .sidecars()
+        .try_for_each(|(role, container)| wait_for_sidecar(engine, role, container))
+}
+
+fn wait_for_sidecar(engine: &Engine, role: &str, container: &str) -> Result<()> {
     let wait = SIDECAR_READY_SECONDS.to_string();
     let ready = engine
         .call([
@@ -277,7 +293,7 @@ fn start_sidecar(engine: &Engine, container: &str) -> Result<()> {
     ready.map(drop).map_err(|failure| {
         let said = engine.call(["logs", "--tail=5", "--", container]).output();
         let said = said.map_or_else(|_| String::new(), |output| output.stderr);
-        let failure = failure.while_doing("waiting for the egress sidecar");
+        let failure = failure.while_doing(format!("waiting for the {role} sidecar"));
         if said.is_empty() {
             failure
         } else {

@@ -80,7 +80,7 @@ pub(crate) fn row_64_too_many_connections(f: &Fixture) {
     let exchanges: Vec<Exchange> = (0..400)
         .map(|_| Exchange {
             to: "egress:3128".to_owned(),
-            patience_ms: 6000,
+            patience_ms: 9000,
             ..Exchange::default()
         })
         .collect();

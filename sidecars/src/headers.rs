@@ -117,9 +117,9 @@ pub(crate) fn clean_credentialed_response(headers: &mut HeaderMap, needles: &Nee
     });
     let mut hits = 0;
     for value in headers.values_mut() {
-        if needles.find(value.as_bytes()).next().is_some() {
+        if needles.are_in(value.as_bytes()) {
             let mut clean = value.as_bytes().to_vec();
-            hits += needles.redact(&mut clean);
+            hits += u32::from(needles.redact(&mut clean));
             *value = HeaderValue::from_bytes(&clean).unwrap_or(HeaderValue::from_static(""));
         }
     }

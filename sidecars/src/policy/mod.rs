@@ -124,7 +124,7 @@ impl Policy {
 
     /// A text of the agent's as it may be recorded: without secrets, however they are written.
     pub(crate) fn clean<'a>(&self, text: &'a str) -> &'a str {
-        let dirty = |bytes: &[u8]| self.needles.find(bytes).next().is_some() || holds_token(bytes);
+        let dirty = |bytes: &[u8]| self.needles.are_in(bytes) || holds_token(bytes);
         if dirty(text.as_bytes()) || (text.contains('%') && dirty(&decode_lossy(text.as_bytes()))) {
             return "[redacted]";
         }

@@ -16,6 +16,7 @@ mod lifecycle;
 mod limits;
 mod one;
 mod policy;
+mod smuggling;
 mod streams;
 mod two;
 mod upstream;

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use bottle_plan::failure::{Failure, PathContext, Result};
 use bottle_plan::manifest::load::Places;
 use bottle_plan::planner::{self, Request};
+use bottle_plan::resume::Begin;
+use bottle_plan::snapshot::Wanted;
 use bottle_plan::{explain, schema, state, subnet, tool};
 use clap::{Parser, Subcommand};
 
@@ -14,6 +16,8 @@ Examples:
   bottle-plan demo | bottle-render | bottle-run up     start the agent `demo`
   bottle-plan demo --explain > /dev/null               read what it may do
   bottle-plan --manifest bottle.yaml --check           check one file, reserve nothing
+  bottle-plan --resume demo-x7k2p | bottle-render | bottle-run up      go on from its newest snapshot
+  bottle-plan --from demo-x7k2p@3 --slug demo-b        another bottle that begins there
   bottle-plan schema manifest > manifest.schema.json   for an editor
 
 Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused by policy, 4 not found, 5 conflict.";
@@ -39,6 +43,14 @@ pub(crate) struct Cli {
     /// Name the bottle, instead of NAME and five random characters
     #[arg(long, value_name = "SLUG")]
     slug: Option<String>,
+
+    /// Go on with a bottle: its name, its addresses, its newest snapshot (or N), the manifests as they are now
+    #[arg(long, value_name = "SLUG[@N]", conflicts_with_all = ["slug", "from", "check"])]
+    resume: Option<Wanted>,
+
+    /// Begin another bottle from a snapshot of this one
+    #[arg(long, value_name = "SLUG[@N]", conflicts_with = "check")]
+    from: Option<Wanted>,
 
     /// The folder with bottles/, agents/ and state/
     #[arg(long, value_name = "DIR", env = "BOTTLE_HOME")]
@@ -73,7 +85,7 @@ pub(crate) struct Cli {
 enum Command {
     /// Print the JSON Schema of a document
     Schema {
-        /// manifest, plan, policy, handle or audit
+        /// manifest, provider, plan, policy, handle, audit or snapshot
         #[arg(default_value = "plan")]
         document: String,
     },
@@ -118,6 +130,7 @@ fn request(cli: Cli) -> Result<Request> {
     let user_home = env::var_os("HOME")
         .map(PathBuf::from)
         .filter(|path| path.is_absolute());
+    let cwd_given = cli.cwd.is_some();
     let cwd = match cli.cwd {
         Some(dir) => std::fs::canonicalize(&dir).at("enter", &dir)?,
         None => env::current_dir().at("read", Path::new("the current folder"))?,
@@ -142,6 +155,11 @@ fn request(cli: Cli) -> Result<Request> {
         bottles: cli.bottles,
         slug: cli.slug,
         workspace,
+        cwd_given,
+        begin: match (cli.resume, cli.from) {
+            (Some(wanted), _) => Some(Begin::Resume(wanted)),
+            (None, from) => from.map(Begin::Fork),
+        },
         block: subnet::parse_block(&cli.subnets)?,
     })
 }

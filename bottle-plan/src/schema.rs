@@ -3,10 +3,12 @@
 use schemars::Schema;
 
 use crate::failure::{Failure, Result};
-use crate::{audit, handle, manifest, plan, policy};
+use crate::{audit, handle, manifest, plan, policy, snapshot};
 
 /// The documents there are a schema for.
-pub const DOCUMENTS: [&str; 6] = ["manifest", "provider", "plan", "policy", "handle", "audit"];
+pub const DOCUMENTS: [&str; 7] = [
+    "manifest", "provider", "plan", "policy", "handle", "audit", "snapshot",
+];
 
 /// The schema of `document` as pretty JSON.
 ///
@@ -19,6 +21,7 @@ pub fn schema(document: &str) -> Result<String> {
         "plan" => schemars::schema_for!(plan::Plan),
         "handle" => schemars::schema_for!(handle::Handle),
         "policy" => schemars::schema_for!(policy::Policy),
+        "snapshot" => schemars::schema_for!(snapshot::Snapshot),
         "audit" => schemars::schema_for!(audit::Record<'static>),
         _ => {
             return Err(

@@ -17,6 +17,16 @@ const NOT_AUTHORITY: [&str; 8] = [
 /// # Errors
 /// Never in practice; a plan can always be written as JSON.
 pub fn of(plan: &Plan) -> Result<String> {
+    // serde_json keeps the keys of an object sorted, so this text is canonical.
+    let text = authority(plan)?.to_string();
+    Ok(format!("sha256:{}", hex(&Sha256::digest(text))))
+}
+
+/// What of `plan` the digest is made of.
+///
+/// # Errors
+/// As [`of`].
+pub(crate) fn authority(plan: &Plan) -> Result<Value> {
     let mut value = serde_json::to_value(plan)
         .map_err(|error| Failure::failed("cannot write the plan as JSON").because(error))?;
     if let Some(top) = value.as_object_mut() {
@@ -39,11 +49,7 @@ pub fn of(plan: &Plan) -> Result<String> {
             remove(variable, "", "from");
         }
     }
-    // serde_json keeps the keys of an object sorted, so this text is canonical.
-    Ok(format!(
-        "sha256:{}",
-        hex(&Sha256::digest(value.to_string()))
-    ))
+    Ok(value)
 }
 
 /// Sixteen hexadecimal digits that stand for `text`.

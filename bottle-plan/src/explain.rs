@@ -154,7 +154,7 @@ fn alternative(rule: &Match) -> String {
 }
 
 /// The budget of a route, as the end of its sentence.
-fn budget(limits: &Limits) -> String {
+pub(crate) fn budget(limits: &Limits) -> String {
     let parts = [
         limits.requests.map(|count| format!("{count} requests")),
         limits.bytes_out.map(|bytes| format!("{bytes} bytes out")),

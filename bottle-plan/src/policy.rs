@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// The schema tag of [`Policy`].
 pub const POLICY_SCHEMA: &str = "bottle.policy/v1";
 
+/// The methods a rule can allow; no other is ever let through.
+pub const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
 /// What one bottle's egress sidecar lets through.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
@@ -72,7 +75,7 @@ pub struct Route {
 }
 
 /// Scheme of a route.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Scheme {
@@ -124,7 +127,7 @@ pub struct PathMatch {
 }
 
 /// As in the Gateway API's HTTPRoute; `prefix` ends at a path segment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PathKind {

@@ -3,10 +3,12 @@
 use schemars::Schema;
 
 use crate::failure::{Failure, Result};
-use crate::{audit, handle, manifest, plan, policy};
+use crate::{audit, diff, handle, manifest, plan, policy};
 
 /// The documents there are a schema for.
-pub const DOCUMENTS: [&str; 6] = ["manifest", "provider", "plan", "policy", "handle", "audit"];
+pub const DOCUMENTS: [&str; 7] = [
+    "manifest", "provider", "plan", "policy", "handle", "audit", "diff",
+];
 
 /// The schema of `document` as pretty JSON.
 ///
@@ -20,6 +22,7 @@ pub fn schema(document: &str) -> Result<String> {
         "handle" => schemars::schema_for!(handle::Handle),
         "policy" => schemars::schema_for!(policy::Policy),
         "audit" => schemars::schema_for!(audit::Record<'static>),
+        "diff" => schemars::schema_for!(diff::Diff),
         _ => {
             return Err(
                 Failure::invalid(format!("there is no document `{document}`"))

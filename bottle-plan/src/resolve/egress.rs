@@ -16,13 +16,12 @@ use crate::manifest::load::{Manifest, hex};
 use crate::manifest::{self};
 use crate::plan::{Ca, Egress, Slot, Source};
 use crate::policy::{
-    Auth, AuthScheme, Detectors, Limits, Match, PathKind, PathMatch, Route, Scheme, Tls,
+    Auth, AuthScheme, Detectors, Limits, METHODS, Match, PathKind, PathMatch, Route, Scheme, Tls,
 };
 
 /// How long a bottle's CA is valid. Long enough for a bottle left over a holiday, short enough to be worthless after.
 const CA_DAYS: u32 = 30;
 
-const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 /// Headers that belong to the connection or the message, not to a credential.
 const NO_CREDENTIAL: [&str; 9] = [
     "host",

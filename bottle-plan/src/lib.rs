@@ -12,6 +12,8 @@ pub mod slug;
 pub mod tool;
 
 #[cfg(feature = "manifest")]
+pub mod audit_files;
+#[cfg(feature = "manifest")]
 pub mod diff;
 #[cfg(feature = "manifest")]
 pub mod digest;

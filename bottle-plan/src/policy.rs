@@ -32,9 +32,35 @@ pub struct Policy {
     /// 0 nothing but failures, 1 denials, 2 every request: what goes to the sidecar's own log. The audit is always complete.
     #[serde(default)]
     pub log: u8,
-    /// The only destinations there are.
+    /// What becomes of a destination that no route serves.
+    #[serde(default, skip_serializing_if = "Mode::is_enforce")]
+    pub mode: Mode,
+    /// The only destinations there are, unless `mode` says otherwise.
     pub routes: Vec<Route>,
 }
+
+/// What becomes of a destination that no route serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It is refused.
+    #[default]
+    Enforce,
+    /// It is let through if it is public, without a credential, and recorded: to find out what rules are needed.
+    Observe,
+}
+
+impl Mode {
+    /// Whether this is the usual mode, which is not written.
+    #[must_use]
+    pub fn is_enforce(&self) -> bool {
+        *self == Self::Enforce
+    }
+}
+
+/// What records name as the rule that let a request through only because it was to be observed.
+pub const OBSERVED_RULE: &str = "egress.mode: observe";
 
 /// One destination and what may be done there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

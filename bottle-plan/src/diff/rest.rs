@@ -5,13 +5,14 @@ use serde_json::Value;
 use super::{Change, Changes, Effect};
 
 /// Compared by what they mean, elsewhere.
-const ELSEWHERE: [(&str, &str); 11] = [
+const ELSEWHERE: [(&str, &str); 12] = [
     ("", "sources"),
     ("", "workspace"),
     ("", "isolation"),
     ("/egress", "routes"),
     ("/egress", "slots"),
     ("/egress", "log"),
+    ("/egress", "mode"),
     ("/agent", "env"),
     ("/agent", "resources"),
     ("/agent", "image"),

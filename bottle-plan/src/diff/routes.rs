@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::{Change, Changes, Effect};
 use crate::explain;
 use crate::plan::Egress;
-use crate::policy::{HeaderMatch, METHODS, Match, PathKind, PathMatch, Route, Scheme, Tls};
+use crate::policy::{HeaderMatch, METHODS, Match, Mode, PathKind, PathMatch, Route, Scheme, Tls};
 
 pub(super) fn changes(old: &Egress, new: &Egress) -> Vec<Change> {
     let mut changes = Changes::of("egress");
@@ -26,6 +26,12 @@ pub(super) fn changes(old: &Egress, new: &Egress) -> Vec<Change> {
         changes.sets(&before.credentials(), &after.credentials());
         private(&mut changes, host, &before, &after);
         narrowing(&mut changes, host, &before, &after);
+    }
+    let observed = "any request to every public host, without a credential (egress.mode: observe)";
+    match (old.mode, new.mode) {
+        (Mode::Enforce, Mode::Observe) => changes.add(Effect::Gains, observed),
+        (Mode::Observe, Mode::Enforce) => changes.add(Effect::Loses, observed),
+        _ => {}
     }
     if old.log != new.log {
         let text = format!("egress.log: {} -> {}", old.log, new.log);

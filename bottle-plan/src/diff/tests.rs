@@ -143,6 +143,13 @@ fn what_else_a_route_gives_is_told_too() {
 }
 
 #[test]
+fn an_open_way_out_is_a_gain() {
+    let told =
+        "gains: any request to every public host, without a credential (egress.mode: observe)";
+    assert_eq!(lines("", "egress: {mode: observe}"), [told]);
+}
+
+#[test]
 fn a_smaller_private_range_is_a_loss_only() {
     let wide = routes("{host: a.example.com, private: [10.0.0.0/8]}");
     let narrow = routes("{host: a.example.com, private: [10.1.0.0/16]}");

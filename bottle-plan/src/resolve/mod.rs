@@ -5,6 +5,8 @@ mod egress;
 mod git;
 mod provider;
 
+pub use egress::OBSERVE_WARNING;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -179,7 +179,16 @@ fn workspace(plan: &Plan) -> String {
     let place = &plan.workspace.workdir;
     match (&plan.workspace.from, plan.workspace.mode) {
         (None, _) => format!("an empty folder at {place}"),
+        (Some(from), WorkspaceMode::Copy) if plan.workspace.ignore => {
+            format!(
+                "a copy of {} at {place}, without what git ignores",
+                from.display()
+            )
+        }
         (Some(from), WorkspaceMode::Copy) => format!("a copy of {} at {place}", from.display()),
+        (Some(from), WorkspaceMode::Mount) if plan.workspace.read_only => {
+            format!("{} itself at {place}, to be read only", from.display())
+        }
         (Some(from), WorkspaceMode::Mount) => {
             format!(
                 "{} itself at {place}: the agent changes your files",

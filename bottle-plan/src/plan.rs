@@ -462,6 +462,12 @@ pub struct Workspace {
     pub from: Option<PathBuf>,
     /// Copied in before the start, or mounted.
     pub mode: WorkspaceMode,
+    /// Mounted so that the agent cannot write.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+    /// Copied without what git ignores.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignore: bool,
     /// Where it is in the bottle.
     pub workdir: String,
 }

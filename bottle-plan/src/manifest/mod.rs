@@ -269,6 +269,12 @@ pub struct Workspace {
     /// `copy` unless written.
     #[serde(default)]
     pub mode: WorkspaceMode,
+    /// Whether a mounted one can only be read.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Whether a copied one is without what git ignores.
+    #[serde(default)]
+    pub ignore: bool,
     /// `/workspace` unless written.
     pub workdir: Option<String>,
 }

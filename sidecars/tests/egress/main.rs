@@ -16,6 +16,7 @@ mod lifecycle;
 mod limits;
 mod one;
 mod policy;
+mod revoked;
 mod smuggling;
 mod streams;
 mod two;

@@ -2,7 +2,7 @@
 //!
 //! What was in the container comes from the snapshot, and what the bottle may do from the manifests as they are now.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use crate::difference;
 use crate::failure::{Failure, PathContext as _, Result};
@@ -58,7 +58,7 @@ impl Past {
         if chosen.is_none() && (wanted.number.is_some() || matches!(begin, Begin::Fork(_))) {
             return Err(no_snapshot(&snapshots, wanted));
         }
-        let started = read_plan(home.folder(&wanted.slug)?.join("plan.json"))?;
+        let started = read_plan(&home.folder(&wanted.slug)?.join("plan.json"))?;
         let resume = match chosen {
             Some(_) => Some(candidates(&snapshots, wanted)),
             // A fork that was never frozen itself begins where it began.
@@ -150,16 +150,16 @@ pub(crate) fn as_before(request: &Request, origin: Option<&Origin>, name: &str) 
 /// When it is there and cannot be read.
 pub fn frozen_plan(home: &StateHome, snapshot: &Snapshot) -> Result<Option<Plan>> {
     let folder = home.folder(&snapshot.slug)?.join(SNAPSHOTS_FOLDER);
-    read_plan(folder.join(snapshot.number.to_string()).join("plan.json"))
+    read_plan(&folder.join(snapshot.number.to_string()).join("plan.json"))
 }
 
-fn read_plan(path: PathBuf) -> Result<Option<Plan>> {
-    match std::fs::read(&path) {
+fn read_plan(path: &Path) -> Result<Option<Plan>> {
+    match std::fs::read(path) {
         Ok(bytes) => state::parse_document(&bytes, PLAN_SCHEMA)
             .map(Some)
             .map_err(|failure| failure.while_doing(format!("reading {}", path.display()))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).at("read", &path),
+        Err(error) => Err(error).at("read", path),
     }
 }
 

@@ -190,7 +190,7 @@ impl Call {
     /// # Errors
     /// When it cannot be started, takes too long or is interrupted.
     pub fn output(self) -> Result<Output> {
-        let (mut output, stdout) = self.output_read_by(|pipe| drain(pipe))?;
+        let (mut output, stdout) = self.output_read_by(drain)?;
         output.stdout = stdout;
         Ok(output)
     }

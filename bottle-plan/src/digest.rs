@@ -22,11 +22,11 @@ pub fn of(plan: &Plan) -> Result<String> {
     Ok(format!("sha256:{}", hex(&Sha256::digest(text))))
 }
 
-/// Everything in `plan` that gives authority, as JSON.
+/// What of `plan` the digest is made of.
 ///
 /// # Errors
 /// As [`of`].
-pub fn authority(plan: &Plan) -> Result<Value> {
+pub(crate) fn authority(plan: &Plan) -> Result<Value> {
     let mut value = serde_json::to_value(plan)
         .map_err(|error| Failure::failed("cannot write the plan as JSON").because(error))?;
     if let Some(top) = value.as_object_mut() {

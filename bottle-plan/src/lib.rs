@@ -14,7 +14,9 @@ pub mod snapshot;
 pub mod tool;
 
 #[cfg(feature = "manifest")]
-pub mod difference;
+pub mod audit_files;
+#[cfg(feature = "manifest")]
+pub mod diff;
 #[cfg(feature = "manifest")]
 pub mod digest;
 #[cfg(feature = "manifest")]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::Route;
+use crate::policy::{Mode, Route};
 
 /// The schema tag of [`Plan`].
 pub const PLAN_SCHEMA: &str = "bottle.plan/v1";
@@ -351,7 +351,10 @@ pub struct Egress {
     /// Where the values of the credentials come from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slots: Vec<Slot>,
-    /// The only destinations.
+    /// What becomes of a destination that no route serves.
+    #[serde(default, skip_serializing_if = "Mode::is_enforce")]
+    pub mode: Mode,
+    /// The only destinations, unless `mode` says otherwise.
     pub routes: Vec<Route>,
 }
 
@@ -459,6 +462,12 @@ pub struct Workspace {
     pub from: Option<PathBuf>,
     /// Copied in before the start, or mounted.
     pub mode: WorkspaceMode,
+    /// Mounted so that the agent cannot write.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+    /// Copied without what git ignores.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignore: bool,
     /// Where it is in the bottle.
     pub workdir: String,
 }

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use crate::difference;
+use crate::diff;
 use crate::failure::{Failure, PathContext as _, Result};
 use crate::plan::{PLAN_SCHEMA, Plan, Resume, ResumeImage};
 use crate::planner::Request;
@@ -88,17 +88,17 @@ impl Past {
                 plan.slug
             ));
         }
-        let changed = match &self.plan {
-            Some(before) => difference::of(before, plan)?,
-            None => Vec::new(),
-        };
-        if !changed.is_empty() {
-            let lines: Vec<String> = changed.iter().map(|line| format!("  {line}")).collect();
-            warnings.push(format!(
-                "the manifests changed since {}:\n{}",
-                self.called,
-                lines.join("\n")
-            ));
+        if let Some(before) = &self.plan {
+            let mut changed = diff::diff(before, plan)?;
+            // The hashes of the files say only that something changed; what changed is in the rest.
+            changed.changes.retain(|change| change.area != "source");
+            if !changed.changes.is_empty() {
+                warnings.push(format!(
+                    "the manifests changed since {}:\n{}",
+                    self.called,
+                    changed.lines().trim_end()
+                ));
+            }
         }
         Ok(warnings)
     }

@@ -3,11 +3,11 @@
 use schemars::Schema;
 
 use crate::failure::{Failure, Result};
-use crate::{audit, handle, manifest, plan, policy, snapshot};
+use crate::{audit, diff, handle, manifest, plan, policy, snapshot};
 
 /// The documents there are a schema for.
-pub const DOCUMENTS: [&str; 7] = [
-    "manifest", "provider", "plan", "policy", "handle", "audit", "snapshot",
+pub const DOCUMENTS: [&str; 8] = [
+    "manifest", "provider", "plan", "policy", "handle", "audit", "snapshot", "diff",
 ];
 
 /// The schema of `document` as pretty JSON.
@@ -23,6 +23,7 @@ pub fn schema(document: &str) -> Result<String> {
         "policy" => schemars::schema_for!(policy::Policy),
         "snapshot" => schemars::schema_for!(snapshot::Snapshot),
         "audit" => schemars::schema_for!(audit::Record<'static>),
+        "diff" => schemars::schema_for!(diff::Diff),
         _ => {
             return Err(
                 Failure::invalid(format!("there is no document `{document}`"))

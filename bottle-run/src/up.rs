@@ -8,7 +8,10 @@ use std::time::{Duration, SystemTime};
 use bottle_plan::failure::{Failure, Result};
 use bottle_plan::handle::{Containers, HANDLE_SCHEMA, Handle};
 use bottle_plan::plan::{Plan, Runtime};
+use bottle_plan::policy::Mode;
+use bottle_plan::resolve::OBSERVE_WARNING;
 use bottle_plan::state::{self, METADATA_SCHEMA, Metadata, StateHome};
+use bottle_plan::tool;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -156,6 +159,10 @@ fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) 
 /// What the plan asks for and this version does not do: an error where the bottle would be less safe than it says, a
 /// warning where it only can do less.
 fn check_supported(plan: &Plan, say: &dyn Fn(&str)) -> Result<()> {
+    if plan.egress.mode == Mode::Observe {
+        // Also under --quiet: a bottle that is open must not be started unseen.
+        tool::say("bottle-run", &format!("warning: {OBSERVE_WARNING}"));
+    }
     if plan.agent.hardening.read_only {
         return Err(Failure::invalid(
             "`hardening: {read_only: true}` is not supported in this version: files are put into the agent's container",

@@ -3,6 +3,8 @@
 //! This is a net, not a proof: an agent that may write to a destination can always invent an encoding.
 //! What it stops is the echo, the log line, the accident, and the lazy attack.
 
+use std::ops::Range;
+
 use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError, MatchKind};
 pub(crate) use bottle_plan::forms::MIN_LENGTH;
 use zeroize::Zeroizing;
@@ -86,7 +88,8 @@ impl Needles {
         // The contiguous form is a fraction of a DFA's size, and a handful of secrets must fit in a few MB.
         let automaton = AhoCorasick::builder()
             .kind(Some(AhoCorasickKind::ContiguousNFA))
-            .match_kind(MatchKind::LeftmostLongest)
+            // The only kind that reports matches which overlap.
+            .match_kind(MatchKind::Standard)
             .build(patterns.iter().map(|(pattern, _)| pattern.as_slice()))?;
         Ok(Self {
             automaton: (!patterns.is_empty()).then_some(automaton),
@@ -111,25 +114,33 @@ impl Needles {
         self.placeholders.get(number).map(AsRef::as_ref)
     }
 
-    /// Everything found, in order and without overlaps.
+    /// Whether anything is found at all: asked of everything that goes by, and the answer is nearly always no.
+    pub(crate) fn are_in(&self, haystack: &[u8]) -> bool {
+        self.automaton
+            .as_ref()
+            .is_some_and(|automaton| automaton.is_match(haystack))
+    }
+
+    /// Everything found, in the order of the ends. One form may be the beginning of another, or begin inside it,
+    /// so matches overlap.
     pub(crate) fn find<'a>(
         &'a self,
         haystack: &'a [u8],
-    ) -> impl Iterator<Item = (std::ops::Range<usize>, Found)> + 'a {
+    ) -> impl Iterator<Item = (Range<usize>, Found)> + 'a {
         let matches = self
             .automaton
             .iter()
-            .flat_map(move |automaton| automaton.find_iter(haystack));
+            .flat_map(move |automaton| automaton.find_overlapping_iter(haystack));
         matches.map(|m| (m.range(), self.patterns[m.pattern().as_usize()].1))
     }
 
-    /// Blacks out everything found; says how much that was.
-    pub(crate) fn redact(&self, data: &mut [u8]) -> u32 {
+    /// Blacks out every byte of everything found; says whether there was anything.
+    pub(crate) fn redact(&self, data: &mut [u8]) -> bool {
         let spots: Vec<_> = self.find(data).map(|(range, _)| range).collect();
         for spot in &spots {
-            data[spot.clone()].fill(FILLER);
+            black_out(&mut data[spot.clone()]);
         }
-        u32::try_from(spots.len()).unwrap_or(u32::MAX)
+        !spots.is_empty()
     }
 
     /// Where a pattern might have begun that `haystack` cuts off; its length if there is no such place.
@@ -149,6 +160,11 @@ impl Needles {
             .find(|&at| begins(at))
             .unwrap_or(haystack.len())
     }
+}
+
+/// Leaves nothing of these bytes but how many they were.
+pub(crate) fn black_out(data: &mut [u8]) {
+    data.fill(FILLER);
 }
 
 /// The forms of a value, without the kinds of writing they are.
@@ -184,6 +200,20 @@ mod tests {
             );
         }
         assert_eq!(first(&needles, b"nothing of the kind"), None);
+    }
+
+    #[test]
+    fn all_of_what_overlaps_is_blacked_out() {
+        for secret in [r"sk-test-ends-in\", "sk-test-ends-in&", "sk-test-ends-in%"] {
+            let needles = Needles::of_secret(secret.as_bytes()).unwrap();
+            for form in forms(secret.as_bytes()) {
+                for other in forms(secret.as_bytes()) {
+                    let mut text = [&**form, &**other].concat();
+                    assert!(needles.redact(&mut text));
+                    assert_eq!(text, b"*".repeat(form.len() + other.len()));
+                }
+            }
+        }
     }
 
     #[test]

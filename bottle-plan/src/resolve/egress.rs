@@ -16,13 +16,17 @@ use crate::manifest::load::{Manifest, hex};
 use crate::manifest::{self};
 use crate::plan::{Ca, Egress, Slot, Source};
 use crate::policy::{
-    Auth, AuthScheme, Detectors, Limits, Match, PathKind, PathMatch, Route, Scheme, Tls,
+    Auth, AuthScheme, Detectors, Limits, METHODS, Match, Mode, PathKind, PathMatch, Route, Scheme,
+    Tls,
 };
+
+/// Said whenever such a plan is made or started.
+pub const OBSERVE_WARNING: &str = "egress.mode: observe lets the agent send anything to every public host; \
+    use it to learn rules, with nothing in the bottle that must not get out";
 
 /// How long a bottle's CA is valid. Long enough for a bottle left over a holiday, short enough to be worthless after.
 const CA_DAYS: u32 = 30;
 
-const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 /// Headers that belong to the connection or the message, not to a credential.
 const NO_CREDENTIAL: [&str; 9] = [
     "host",
@@ -74,6 +78,10 @@ pub(super) fn resolve(
         .map(|path| on_host(&path, &inputs.places.home, inputs))
         .transpose()?;
     let source = upstream_ca.as_deref().map(upstream_ca_source).transpose()?;
+    let mode = written.mode.unwrap_or_default();
+    if mode == Mode::Observe {
+        warnings.push(OBSERVE_WARNING.to_owned());
+    }
     let egress = Egress {
         ca: Ca {
             dir: inputs.state.join("egress"),
@@ -83,6 +91,7 @@ pub(super) fn resolve(
         },
         upstream_ca,
         log,
+        mode,
         slots: slots.list,
         routes,
     };

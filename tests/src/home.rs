@@ -125,7 +125,7 @@ impl Home {
     /// A call of one of the bottle tools in this home. Its user has an empty home directory and nothing in the
     /// environment but what was given to [`Home::with_env`].
     pub fn tool(&self, name: &str) -> Call {
-        if name == "bottle-run" {
+        if matches!(name, "bottle-run" | "bottle-snapshot") {
             self.0.used_engine.store(true, Ordering::Relaxed);
         }
         let call = Call::new(tools::tool(name))

@@ -6,15 +6,10 @@
 use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError, MatchKind};
-use base64::Engine;
-use base64::alphabet::{STANDARD, URL_SAFE};
-use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
+pub(crate) use bottle_plan::forms::MIN_LENGTH;
 use zeroize::Zeroizing;
 
 use crate::credential::Credential;
-
-/// Shorter forms would be found everywhere.
-pub(crate) const MIN_LENGTH: usize = 8;
 
 /// What stands where a secret stood. One byte for one byte, so that lengths announced earlier stay true.
 const FILLER: u8 = b'*';
@@ -172,76 +167,18 @@ pub(crate) fn black_out(data: &mut [u8]) {
     data.fill(FILLER);
 }
 
-/// The ways a value is commonly written. Shorter ones than [`MIN_LENGTH`] are left out.
+/// The forms of a value, without the kinds of writing they are.
 fn forms(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
-    let each = |write: &dyn Fn(u8) -> String| {
-        Zeroizing::new(value.iter().flat_map(|&b| write(b).into_bytes()).collect())
-    };
-    let raw = |b: u8| char::from(b).to_string();
-    let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
-    let mut forms: Vec<Zeroizing<Vec<u8>>> = vec![
-        Zeroizing::new(value.to_vec()),
-        each(&|b| format!("{b:02x}")),
-        each(&|b| format!("{b:02X}")),
-        each(&|b| {
-            if unreserved(b) {
-                raw(b)
-            } else {
-                format!("%{b:02X}")
-            }
-        }),
-        each(&|b| {
-            if unreserved(b) {
-                raw(b)
-            } else {
-                format!("%{b:02x}")
-            }
-        }),
-        each(&|b| format!("%{b:02X}")),
-        each(&|b| format!("%{b:02x}")),
-        each(&|b| match b {
-            b'"' | b'\\' => format!("\\{}", char::from(b)),
-            _ => raw(b),
-        }),
-        each(&|b| match b {
-            b'"' | b'\\' | b'/' => format!("\\{}", char::from(b)),
-            _ => raw(b),
-        }),
-        each(&|b| format!("\\u{b:04x}")),
-        each(&|b| format!("\\u{b:04X}")),
-        each(&|b| match b {
-            b'&' => "&amp;".into(),
-            b'<' => "&lt;".into(),
-            b'>' => "&gt;".into(),
-            b'"' => "&quot;".into(),
-            b'\'' => "&#39;".into(),
-            _ => raw(b),
-        }),
-        each(&|b| format!("&#{b};")),
-        each(&|b| format!("&#x{b:x};")),
-    ];
-    for alphabet in [&STANDARD, &URL_SAFE] {
-        let engine = GeneralPurpose::new(alphabet, NO_PAD);
-        forms.extend((0..3).map(|offset| base64_inside(&engine, value, offset)));
-    }
-    forms.retain(|form| form.len() >= MIN_LENGTH);
-    forms
-}
-
-/// The characters of base64 that depend on `value` alone when `offset` unknown bytes stand before it (counted
-/// modulo three) and anything after it.
-fn base64_inside(engine: &GeneralPurpose, value: &[u8], offset: usize) -> Zeroizing<Vec<u8>> {
-    let mut padded = Zeroizing::new(vec![0; offset]);
-    padded.extend_from_slice(value);
-    let encoded = Zeroizing::new(engine.encode(&*padded));
-    let begin = (offset * 8).div_ceil(6);
-    let end = padded.len() * 8 / 6;
-    Zeroizing::new(encoded.as_bytes()[begin..end].to_vec())
+    let forms = bottle_plan::forms::of(value);
+    forms.into_iter().map(|form| form.bytes).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::alphabet::{STANDARD, URL_SAFE};
+    use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
     use proptest::prelude::*;
 
     const SECRET: &[u8] = b"sk-test/\"4b5+c6d7\\e8==";

@@ -14,6 +14,7 @@ mod dns;
 mod h2;
 mod lifecycle;
 mod limits;
+mod observe;
 mod one;
 mod policy;
 mod revoked;

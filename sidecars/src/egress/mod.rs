@@ -7,7 +7,7 @@
 //! * `listen`, `dns`: what accepts
 //! * `proxy`, `transparent`, `tunnel`, `hello`: from a connection to a session
 //! * `heads`, `h2`, `session`, `upload`, `relay`, `body`, `grant`, `pace`, `denial`: from a request to an answer
-//! * `websocket`, `messages`, `frames`: from a request to a conversation
+//! * `websocket`, `messages`, `order`, `frames`: from a request to a conversation
 //! * `upstream`, `pool`, `dial`, `chain`, `wire`: from a name to a verified connection
 
 mod body;
@@ -22,6 +22,7 @@ mod heads;
 pub(crate) mod hello;
 mod listen;
 mod messages;
+mod order;
 mod pace;
 mod pool;
 mod proxy;

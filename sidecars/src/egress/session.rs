@@ -293,10 +293,6 @@ fn rewrite(parts: &mut Parts, exchange: &Exchange) -> Result<(), Reason> {
             .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
     if let Some(handshake) = &exchange.handshake {
-        if rules.is_explicit() {
-            // In frames only the bottle's own secrets are looked for.
-            exchange.found.add(Kind::NotScanned);
-        }
         handshake.ask(&mut parts.headers);
     }
     Ok(())

@@ -255,13 +255,56 @@ fn write_reservation(
     if known {
         return Ok(());
     }
+    let metadata = new_metadata(&plan.slug, &plan.agent.name, range, Some(origin(request)))?;
+    state::write_atomic(
+        &plan.state.join("metadata.json"),
+        state::to_json(&metadata)?.as_bytes(),
+        0o600,
+    )
+}
+
+/// Reserves a place for a bottle that comes from another host.
+///
+/// # Errors
+/// Conflict, when there is a bottle of that name; failed, when the state home cannot be used.
+pub fn reserve_for_import(home: &StateHome, slug: &str, name: &str) -> Result<()> {
+    let folder = home.folder(slug)?;
+    let block = std::env::var("BOTTLE_SUBNETS");
+    let block = subnet::parse_block(block.as_deref().unwrap_or(subnet::DEFAULT_BLOCK))?;
+    state::private_dir(home.path())?;
+    let _lock = home.lock()?;
+    if folder.exists() {
+        return Err(
+            Failure::conflict(format!("there is a bottle `{slug}` already"))
+                .hint("give the one that comes another name: --slug NAME"),
+        );
+    }
+    let range = subnet::choose(block, slug, &taken(home))?;
+    state::private_dir(&folder)?;
+    let written = new_metadata(slug, name, &range, None).and_then(|metadata| {
+        let text = state::to_json(&metadata)?;
+        state::write_atomic(&folder.join("metadata.json"), text.as_bytes(), 0o600)
+    });
+    if written.is_err() {
+        // Half a reservation would hold the range for ever.
+        let _ = fs::remove_dir_all(&folder);
+    }
+    written
+}
+
+fn new_metadata(
+    slug: &str,
+    name: &str,
+    range: &Ipv4Net,
+    origin: Option<Origin>,
+) -> Result<Metadata> {
     let created_at = OffsetDateTime::now_utc()
         .format(&Rfc3339)
         .map_err(|error| Failure::failed("the clock gives no date").because(error))?;
-    let metadata = Metadata {
+    Ok(Metadata {
         schema: METADATA_SCHEMA.to_owned(),
-        slug: plan.slug.clone(),
-        name: plan.agent.name.clone(),
+        slug: slug.to_owned(),
+        name: name.to_owned(),
         subnet: range.to_string(),
         created_at,
         started_at: None,
@@ -269,13 +312,8 @@ fn write_reservation(
         plan_digest: None,
         audit_head: None,
         preserved: false,
-        origin: Some(origin(request)),
-    };
-    state::write_atomic(
-        &plan.state.join("metadata.json"),
-        state::to_json(&metadata)?.as_bytes(),
-        0o600,
-    )
+        origin,
+    })
 }
 
 fn origin(request: &Request) -> Origin {

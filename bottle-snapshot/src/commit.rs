@@ -52,7 +52,7 @@ pub fn commit(engine: &Engine, request: &Request<'_>, say: &dyn Fn(&str)) -> Res
     let folder = request.home.state.folder(slug)?;
     let plan = request.home.plan(slug)?;
     let _lock = BottleLock::wait(&folder, slug, || {
-        say("waiting for another command to finish")
+        say("waiting for another command to finish");
     })?;
     engine::check_can_commit(engine)?;
     recover::recover(engine, request.home, slug, say)?;
@@ -63,6 +63,7 @@ pub fn commit(engine: &Engine, request: &Request<'_>, say: &dyn Fn(&str)) -> Res
         number: ready.snapshots.next,
         container: ready.container.id.clone(),
         pauses: !request.no_pause && !ready.container.state.paused,
+        imported: None,
     };
     interrupt::check()?;
     journal.write(&folder)?;

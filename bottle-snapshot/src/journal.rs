@@ -12,7 +12,7 @@ pub const JOURNAL_SCHEMA: &str = "bottle.snapshot-journal/v1";
 
 const FILE: &str = "snapshot-journal.json";
 
-/// A commit that was begun.
+/// A commit or an import that was begun.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Journal {
@@ -26,6 +26,9 @@ pub struct Journal {
     pub container: String,
     /// Whether the engine freezes it for us; one that was frozen before stays so.
     pub pauses: bool,
+    /// For an import: the image that is taken in. All else of the bottle was made for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<String>,
 }
 
 impl Journal {

@@ -5,12 +5,18 @@
 
 pub mod commit;
 pub mod engine;
+pub mod export;
 pub mod fingerprint;
 pub mod image;
+pub mod import;
 pub mod journal;
 pub mod needles;
+pub mod pick;
 pub mod proof;
 pub mod recover;
+pub mod remove;
 pub mod scan;
+pub mod show;
 pub mod squash;
 pub mod values;
+pub mod verify;

@@ -18,6 +18,9 @@ const SHORTEST_PIECE: usize = 16;
 /// Enough to show what is wrong; a layer full of a secret must not fill the memory.
 const MAX_FOUND: usize = 64;
 
+/// The bytes of one.
+type Pattern = Zeroizing<Vec<u8>>;
+
 /// What is looked for.
 #[derive(Debug)]
 pub struct Needles {
@@ -45,7 +48,7 @@ impl Needles {
     /// # Errors
     /// When there are more than an automaton can hold.
     pub fn new(values: &[Value]) -> Result<Self> {
-        let mut patterns: Vec<(Zeroizing<Vec<u8>>, (usize, Kind))> = Vec::new();
+        let mut patterns: Vec<(Pattern, (usize, Kind))> = Vec::new();
         for (number, value) in values.iter().enumerate() {
             match value.writing {
                 Writing::Exact => patterns.push((value.bytes.clone(), (number, Kind::Raw))),
@@ -108,7 +111,7 @@ impl Needles {
     }
 }
 
-fn pieces(form: &forms::Form) -> Vec<Zeroizing<Vec<u8>>> {
+fn pieces(form: &forms::Form) -> Vec<Pattern> {
     let length = (form.bytes.len() / 2).min(PIECE);
     if form.kind != Kind::Base64 || length < SHORTEST_PIECE {
         return vec![form.bytes.clone()];

@@ -8,6 +8,7 @@ use bottle_plan::failure::Result;
 use bottle_plan::snapshot::Snapshots;
 use bottle_run::bottle::Home;
 use bottle_run::engine::Engine;
+use bottle_run::lock::BottleLock;
 
 use crate::engine;
 use crate::image;
@@ -26,9 +27,28 @@ pub fn recover(engine: &Engine, home: &Home, slug: &str, say: &dyn Fn(&str)) -> 
         say("finishing what an earlier bottle-snapshot left");
         thaw(engine, &journal, say)?;
         finish_or_undo(engine, home, slug, &journal)?;
-        Journal::close(&folder)?;
+        if folder.is_dir() {
+            Journal::close(&folder)?;
+        }
     }
     sweep(engine, home, slug)
+}
+
+/// The same for every bottle of the home.
+///
+/// # Errors
+/// The first failure, after all bottles were tried.
+pub fn all(engine: &Engine, home: &Home, say: &dyn Fn(&str)) -> Result<()> {
+    let mut first = Ok(());
+    for bottle in home.state.bottles() {
+        let folder = home.state.folder(&bottle.slug)?;
+        let recovered = BottleLock::wait(&folder, &bottle.slug, || {
+            say("waiting for another command to finish");
+        })
+        .and_then(|_lock| recover(engine, home, &bottle.slug, say));
+        first = first.and(recovered);
+    }
+    first
 }
 
 /// The engine goes on with a commit whose client is gone, and thaws the container at its end.
@@ -68,6 +88,15 @@ fn finish_or_undo(engine: &Engine, home: &Home, slug: &str, journal: &Journal) -
         return mark_preserved(home, slug, true);
     }
     remove_named(engine, slug, journal)?;
+    if let Some(image) = &journal.imported {
+        // It may have been there before, under a name of somebody's.
+        let unnamed = engine::image(engine, image)?
+            .is_some_and(|(found, _)| found.repo_tags.unwrap_or_default().is_empty());
+        if unnamed {
+            engine::remove_image(engine, image)?;
+        }
+        return bottle_plan::planner::release(&home.state, slug);
+    }
     remove_folder(&home.state.folder(slug)?, journal.number)
 }
 

@@ -104,7 +104,7 @@ pub fn collect(engine: &Engine, plan: &Plan, choice: &Choice) -> Result<Collecte
     };
     for slot in &plan.egress.slots {
         let there = basket.take(&slot.host, ValueKind::Token, find(&sidecar, &slot.slot));
-        let here = basket.from_host(&slot.host, ValueKind::Token, &slot.host);
+        let here = basket.take_from_host(&slot.host, ValueKind::Token, &slot.host);
         basket.need(&slot.host, there || here);
     }
     basket.agent_environment(engine, plan, &names.agent, choice)?;
@@ -170,7 +170,7 @@ impl Basket {
         true
     }
 
-    fn from_host(&mut self, name: &str, kind: ValueKind, host: &str) -> bool {
+    fn take_from_host(&mut self, name: &str, kind: ValueKind, host: &str) -> bool {
         let value = std::env::var(host).map(Zeroizing::new).ok();
         // As `up` takes it: without the newline that a file ends with.
         let value = value
@@ -222,7 +222,8 @@ impl Basket {
                 continue;
             }
             let there = self.take(name, ValueKind::Environment, find(&entries, name));
-            let here = host.is_some_and(|host| self.from_host(name, ValueKind::Environment, host));
+            let here =
+                host.is_some_and(|host| self.take_from_host(name, ValueKind::Environment, host));
             self.need(name, there || here);
         }
         Ok(())
@@ -236,7 +237,7 @@ impl Basket {
                     self.key_file(&name, ValueKind::GitKey, path, true)?;
                 }
                 RepoKey::Gitea(forge) | RepoKey::Github(forge) | RepoKey::Gitlab(forge) => {
-                    let there = self.from_host(
+                    let there = self.take_from_host(
                         &forge.forge_token_env,
                         ValueKind::GitKey,
                         &forge.forge_token_env,

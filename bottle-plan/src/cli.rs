@@ -2,6 +2,8 @@
 
 mod diff;
 mod given;
+mod learn;
+mod replay;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -81,12 +83,16 @@ pub(crate) struct Cli {
 enum Command {
     /// Print the JSON Schema of a document
     Schema {
-        /// manifest, provider, plan, policy, handle, audit or diff
+        /// manifest, provider, plan, policy, handle, audit, diff or replay
         #[arg(default_value = "plan")]
         document: String,
     },
     /// Say in plain words what one plan allows that another does not
     Diff(diff::Diff),
+    /// Propose the smallest rules under which a recorded run would have worked
+    Learn(learn::Learn),
+    /// Say which recorded requests another policy would decide differently
+    Replay(replay::Replay),
 }
 
 pub(crate) fn run(cli: Cli) -> Result<u8> {
@@ -127,6 +133,8 @@ fn subcommand(cli: &Cli, command: &Command) -> Result<u8> {
     match command {
         Command::Schema { document } => tool::emit(&schema::schema(document)?).map(|()| 0),
         Command::Diff(args) => diff::run(args, &home(cli)?, cli.json, cli.quiet),
+        Command::Learn(args) => learn::run(args, &home(cli)?, cli.json, cli.quiet),
+        Command::Replay(args) => replay::run(args, &home(cli)?, cli.json, cli.quiet),
     }
 }
 

@@ -20,9 +20,15 @@ pub mod digest;
 #[cfg(feature = "manifest")]
 pub mod explain;
 #[cfg(feature = "manifest")]
+pub mod learn;
+#[cfg(feature = "manifest")]
 pub mod manifest;
 #[cfg(feature = "manifest")]
 pub mod planner;
+#[cfg(feature = "manifest")]
+pub mod recorded;
+#[cfg(feature = "manifest")]
+pub mod replay;
 #[cfg(feature = "manifest")]
 pub mod resolve;
 #[cfg(feature = "manifest")]

@@ -3,11 +3,11 @@
 use schemars::Schema;
 
 use crate::failure::{Failure, Result};
-use crate::{audit, diff, handle, manifest, plan, policy};
+use crate::{audit, diff, handle, manifest, plan, policy, replay};
 
 /// The documents there are a schema for.
-pub const DOCUMENTS: [&str; 7] = [
-    "manifest", "provider", "plan", "policy", "handle", "audit", "diff",
+pub const DOCUMENTS: [&str; 8] = [
+    "manifest", "provider", "plan", "policy", "handle", "audit", "diff", "replay",
 ];
 
 /// The schema of `document` as pretty JSON.
@@ -22,6 +22,7 @@ pub fn schema(document: &str) -> Result<String> {
         "handle" => schemars::schema_for!(handle::Handle),
         "policy" => schemars::schema_for!(policy::Policy),
         "audit" => schemars::schema_for!(audit::Record<'static>),
+        "replay" => schemars::schema_for!(replay::Replay),
         "diff" => schemars::schema_for!(diff::Diff),
         _ => {
             return Err(

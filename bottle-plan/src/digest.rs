@@ -8,8 +8,8 @@ use crate::manifest::load::hex;
 use crate::plan::Plan;
 
 /// Left out: which bottle it is, where it lies on this host, when its CA ends.
-const NOT_AUTHORITY: [&str; 8] = [
-    "digest", "slug", "project", "state", "networks", "labels", "sidecar", "schema",
+const NOT_AUTHORITY: [&str; 9] = [
+    "digest", "slug", "project", "state", "networks", "labels", "sidecar", "schema", "resume",
 ];
 
 /// `sha256:` and the digest of `plan`: the same for every bottle made from the same manifests.
@@ -93,6 +93,7 @@ mod tests {
             slug,
             state: home.join("state").join(slug),
             range: "10.213.0.0/27".parse().expect("valid"),
+            session: None,
             workspace: None,
         };
         resolve(&manifest, &inputs).expect("resolves").plan.digest

@@ -4,11 +4,13 @@
 
 pub mod audit;
 pub mod failure;
+pub mod forms;
 pub mod handle;
 pub mod host;
 pub mod plan;
 pub mod policy;
 pub mod slug;
+pub mod snapshot;
 pub mod tool;
 
 #[cfg(feature = "manifest")]
@@ -32,7 +34,11 @@ pub mod replay;
 #[cfg(feature = "manifest")]
 pub mod resolve;
 #[cfg(feature = "manifest")]
+pub mod resume;
+#[cfg(feature = "manifest")]
 pub mod schema;
+#[cfg(feature = "shell")]
+pub mod shell;
 #[cfg(feature = "manifest")]
 pub mod state;
 #[cfg(feature = "manifest")]

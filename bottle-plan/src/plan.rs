@@ -52,6 +52,31 @@ pub struct Plan {
     pub provision: Vec<Step>,
     /// Labels on every container, network and image of the bottle.
     pub labels: BTreeMap<String, String>,
+    /// Go on from a snapshot instead of the agent's image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Resume>,
+}
+
+/// What a bottle goes on from. It is no part of the digest: what an agent left in its own image grants it nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Resume {
+    /// The bottle whose snapshots these are.
+    pub slug: String,
+    /// The first that the engine has is taken; when it has none, the agent's image is.
+    pub images: Vec<ResumeImage>,
+}
+
+/// A snapshot that can be gone on from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ResumeImage {
+    /// Its number.
+    pub number: u32,
+    /// The engine's id of the image, `sha256:…`. The name could be given to another one.
+    pub image: String,
 }
 
 impl Plan {

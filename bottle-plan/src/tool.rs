@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use serde_json::json;
+
 use crate::failure::{Failure, Kind, PathContext as _, Result};
 
 /// Turns a result into messages and an exit code.
@@ -93,11 +95,21 @@ pub fn sidecar() -> Result<PathBuf> {
 #[must_use]
 pub fn not_parsed(tool: &str, text: &str, is_error: bool) -> ExitCode {
     if is_error {
-        let as_json = std::env::args_os().any(|arg| arg == "--json");
-        finish(tool, as_json, Err(usage(text)))
+        finish(tool, wants_json(), Err(usage(text)))
     } else {
-        finish(tool, false, emit(text).map(|()| 0))
+        let version = text.strip_prefix(tool).map(str::trim);
+        let text = match version {
+            Some(version) if wants_json() && !version.contains('\n') => {
+                format!("{}\n", json!({"tool": tool, "version": version}))
+            }
+            _ => text.to_owned(),
+        };
+        finish(tool, false, emit(&text).map(|()| 0))
     }
+}
+
+fn wants_json() -> bool {
+    std::env::args_os().any(|arg| arg == "--json")
 }
 
 /// A command line that could not be read, as a failure like all others. `text` is what the parser said.

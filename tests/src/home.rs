@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::internet::CLIENT;
 use crate::probe::{Findings, IN_THE_AGENT};
+use crate::raw::{Exchange, Outcome};
 use crate::run::{Call, Done};
 use crate::{engine, tools};
 
@@ -291,6 +292,17 @@ impl Bottle {
         let mut command = vec![CLIENT, "fetch"];
         command.extend(args);
         self.exec(&command).json()
+    }
+
+    /// Makes exchanges from the agent byte for byte, all at once; see [`crate::raw`].
+    ///
+    /// # Panics
+    /// When they cannot be made.
+    #[must_use]
+    pub fn raw(&self, exchanges: &[Exchange]) -> Vec<Outcome> {
+        let json = serde_json::to_string(exchanges).expect("plain data");
+        let said = self.exec(&[CLIENT, "raw", &json]).ok();
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
     }
 
     /// Runs probes in the agent, as its user.

@@ -5,8 +5,9 @@ use std::path::Path;
 use bottle_plan::failure::{Failure, Result};
 use bottle_plan::learn::Learned;
 use bottle_plan::state::{self, StateHome};
-use bottle_plan::{recorded, tool};
+use bottle_plan::{recorded, shell, tool};
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 
 const TOOL: &str = "bottle-plan";
 
@@ -21,6 +22,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Learn {
     /// The bottle, running or stopped
+    #[arg(add = ArgValueCandidates::new(shell::slugs))]
     slug: String,
     /// Learn from requests that were refused for want of a rule, too
     #[arg(long)]

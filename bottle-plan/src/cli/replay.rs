@@ -7,8 +7,9 @@ use bottle_plan::plan::{PLAN_SCHEMA, Plan};
 use bottle_plan::policy::{POLICY_SCHEMA, Policy};
 use bottle_plan::replay::{self, Asked};
 use bottle_plan::state::{self, StateHome};
-use bottle_plan::{recorded, tool};
+use bottle_plan::{recorded, shell, tool};
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 
 use super::given;
 
@@ -26,6 +27,7 @@ Exit codes: 0 no request would be decided differently, 1 some would, 2 or more: 
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Replay {
     /// The bottle whose requests are asked about, running or stopped
+    #[arg(add = ArgValueCandidates::new(shell::slugs))]
     slug: String,
     /// What decides: the file of a plan or policy, `-` for stdin, or the slug of a bottle that was started
     #[arg(long, value_name = "NEW")]

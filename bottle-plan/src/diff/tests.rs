@@ -19,6 +19,7 @@ fn plan(manifest: &str) -> Plan {
         state: home.join("state/s"),
         range: "10.213.0.0/27".parse().expect("valid"),
         workspace: None,
+        session: None,
     };
     let mut plan = resolve(&manifest, &inputs).expect("resolves").plan;
     // That the file differs is tested once.

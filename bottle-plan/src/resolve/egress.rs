@@ -58,7 +58,7 @@ pub(super) fn resolve(
             "egress.log: {log} is not 0, 1 or 2"
         )));
     }
-    let mut slots = Slots::new(inputs.slug);
+    let mut slots = Slots::new(inputs);
     let mut routes = Vec::new();
     for route in with_providers(provider, &written.routes, warnings)? {
         let place = route
@@ -111,7 +111,7 @@ fn upstream_ca_source(path: &Path) -> Result<Source> {
     })
 }
 
-fn route(written: &manifest::Route, slots: &mut Slots<'_>) -> Result<Route> {
+fn route(written: &manifest::Route, slots: &mut Slots) -> Result<Route> {
     let host = HostPattern::parse(&written.host).map_err(|error| {
         Failure::invalid(error.to_string())
             .hint("write a name such as api.example.com, or *.example.com for all names below it")
@@ -351,16 +351,19 @@ fn no_two_alike(routes: &[Route]) -> Result<()> {
     Ok(())
 }
 
-struct Slots<'a> {
-    slug: &'a str,
+struct Slots {
+    seed: String,
     list: Vec<Slot>,
     placeholders: Placeholders,
 }
 
-impl<'a> Slots<'a> {
-    fn new(slug: &'a str) -> Self {
+impl Slots {
+    fn new(inputs: &Inputs<'_>) -> Self {
         Self {
-            slug,
+            seed: match &inputs.session {
+                Some(session) => format!("{}/{session}", inputs.slug),
+                None => inputs.slug.to_owned(),
+            },
             list: Vec::new(),
             placeholders: BTreeMap::new(),
         }
@@ -429,7 +432,7 @@ impl<'a> Slots<'a> {
             });
             next
         });
-        let placeholder = digest::short(&format!("{}/{host}", self.slug));
+        let placeholder = digest::short(&format!("{}/{host}", self.seed));
         (slot.clone(), format!("bottle-placeholder-{placeholder}"))
     }
 }

@@ -198,7 +198,7 @@ impl<'a> Inward<'a> {
                 self.route.suspension.count();
             }
             if piece.is_last {
-                ready = [ready, stream.finish()].concat().into();
+                ready = [ready, stream.finish_redacted()].concat().into();
             }
             self.release(ready, &mut out);
         }

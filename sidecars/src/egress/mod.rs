@@ -6,7 +6,7 @@
 //!
 //! * `listen`, `dns`: what accepts
 //! * `proxy`, `transparent`, `tunnel`, `hello`: from a connection to a session
-//! * `h2`, `session`, `upload`, `relay`, `body`, `pace`, `denial`: from a request to an answer
+//! * `heads`, `h2`, `session`, `upload`, `relay`, `body`, `pace`, `denial`: from a request to an answer
 //! * `websocket`, `messages`, `frames`: from a request to a conversation
 //! * `upstream`, `pool`, `dial`, `chain`, `wire`: from a name to a verified connection
 
@@ -17,6 +17,7 @@ mod dial;
 mod dns;
 pub(crate) mod frames;
 mod h2;
+mod heads;
 pub(crate) mod hello;
 mod listen;
 mod messages;

@@ -107,7 +107,10 @@ impl Relay {
                 }
                 None => {
                     self.has_ended = true;
-                    let held = self.scrub.as_mut().map(|scrub| scrub.stream.finish());
+                    let held = self
+                        .scrub
+                        .as_mut()
+                        .map(|scrub| scrub.stream.finish_redacted());
                     held.unwrap_or_default()
                 }
             };
@@ -149,8 +152,10 @@ impl Relay {
         let Some(scrub) = &mut self.scrub else {
             return data;
         };
+        let before = scrub.stream.hits();
         let data = scrub.stream.redact(data);
-        if scrub.stream.hits() > 0 {
+        // Once for a piece that holds it, not for every piece after it: a long answer would close its route.
+        if scrub.stream.hits() > before {
             self.reason = Reason::CredentialReflected;
             scrub.suspension.count();
         }

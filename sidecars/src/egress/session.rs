@@ -11,12 +11,13 @@ use hyper::http::uri;
 use hyper::{Request, Response, StatusCode, Uri, Version};
 
 use super::body::{Answer, Progress};
+use super::heads::BadHead;
 use super::relay::{MAX_ANSWER, Relay, Scrub};
 use super::upload::Upload;
 use super::upstream::{self, Lease, Wanted};
 use super::websocket::{Handshake, Joined};
-use super::{Local, denial};
-use crate::audit::{Entry, Way};
+use super::{Egress, Local, denial};
+use crate::audit::{Entry, Record, Way};
 use crate::authority::Authority;
 use crate::credential::{Credential, check_head};
 use crate::dlp::{self, Found, Kind};
@@ -63,6 +64,21 @@ impl Session {
         Arc::new(Self { local, way, target })
     }
 
+    pub(crate) fn egress(&self) -> &Egress {
+        &self.local.egress
+    }
+
+    /// Records what was no request; the HTTP library has answered it.
+    pub(crate) async fn record_malformed(&self, is_too_large: bool) {
+        let Ok(mut entry) = self.local.egress.audit.begin(self.way).await else {
+            return;
+        };
+        let record = entry.record();
+        self.note_target(record);
+        record.reason = Reason::RequestMalformed;
+        record.status = Some(if is_too_large { 431 } else { 400 });
+    }
+
     /// Answers one request.
     pub(crate) async fn answer(
         self: Arc<Self>,
@@ -87,6 +103,10 @@ impl Session {
         record.method = Some(request.method().clone());
         let policy = self.local.egress.policy();
         record.path = Some(policy.clean(request.uri().path()).to_owned());
+        if request.extensions().get::<BadHead>().is_some() {
+            self.note_target(record);
+            return Err(Reason::RequestMalformed);
+        }
         headers::check_request(request.headers())?;
         let scheme = self.scheme();
         record.plain_http = scheme == Scheme::Http;
@@ -165,6 +185,15 @@ impl Session {
             return Err(Reason::ResponseTooLarge);
         }
         Ok((exchange, response, lease))
+    }
+
+    /// What is known of a request's destination before it is read.
+    fn note_target(&self, record: &mut Record) {
+        record.plain_http = self.scheme() == Scheme::Http;
+        if let Target::Tunnel(to) = &self.target {
+            record.host = Some(to.host.as_str().into());
+            record.port = Some(to.port);
+        }
     }
 
     fn scheme(&self) -> Scheme {

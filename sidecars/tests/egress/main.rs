@@ -17,6 +17,7 @@ mod limits;
 mod observe;
 mod one;
 mod policy;
+mod smuggling;
 mod streams;
 mod two;
 mod upstream;

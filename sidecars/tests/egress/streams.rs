@@ -101,3 +101,38 @@ fn an_upstream_that_closed_is_dialled_again() {
         std::thread::sleep(Duration::from_millis(50));
     }
 }
+
+/// A client that keeps its connection may keep it: no number of requests ends it, and that the destination ends its
+/// own now and then is not noticed.
+#[test]
+fn a_connection_carries_as_many_requests_as_its_client_likes() {
+    const REQUESTS: usize = 2_500;
+    let answered = AtomicUsize::new(0);
+    let handler = move |_: &Message, stream: &mut dyn Stream| {
+        let goes_on = answered.fetch_add(1, Ordering::Relaxed) % 700 != 699;
+        let close = if goes_on { "" } else { "connection: close\r\n" };
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\n{close}content-length: 2\r\n\r\nok"
+        )
+        .is_ok()
+            && goes_on
+    };
+    let routes = json!([
+        {"host": "api.example.com", "ports": [443]},
+        {"host": "api.example.com", "scheme": "http", "ports": [80]},
+    ]);
+    let world = World::with(&routes, Arc::new(handler));
+    let ways: [(Box<dyn Stream>, &str); 3] = [
+        (Box::new(world.tunnel("api.example.com", 443)), "/"),
+        (Box::new(world.transparent("api.example.com")), "/"),
+        (Box::new(world.proxy()), "http://api.example.com/"),
+    ];
+    for (mut stream, url) in ways {
+        for number in 0..REQUESTS {
+            let answer = ask(&mut *stream, &get("api.example.com", url, ""));
+            assert_eq!(answer.status(), 200, "{url}, request {number}: {answer:?}");
+            assert!(answer.all("connection").is_empty(), "{answer:?}");
+        }
+    }
+}

@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod failure;
+pub mod frame;
 pub mod handle;
 pub mod host;
 pub mod plan;

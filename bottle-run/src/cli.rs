@@ -1,6 +1,7 @@
 //! The command line of `bottle-run`.
 
 mod audit;
+mod work;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -13,7 +14,8 @@ use bottle_plan::{state, tool};
 use bottle_run::bottle::{self, Home, around_exec};
 use bottle_run::engine::Engine;
 use bottle_run::exec::{self, Stdin};
-use bottle_run::{down, interrupt, list, logs, up};
+use bottle_run::terminal::keys;
+use bottle_run::{down, interrupt, list, logs, sessions, up};
 use clap::{Args, Parser, Subcommand};
 
 const TOOL: &str = "bottle-run";
@@ -23,6 +25,8 @@ Examples:
   bottle-plan demo | bottle-render | bottle-run up      start a bottle, print its handle
   bottle-run exec demo-x7k2p -- git log -1              run a command in it
   bottle-run attach demo-x7k2p                          work in it
+  bottle-run diff demo-x7k2p                            see what the agent changed
+  bottle-run pull demo-x7k2p                            have it as a branch of your repository
   bottle-run audit demo-x7k2p --denied                  see what it was not let do
   bottle-run list                                       see what there is
   bottle-run down demo-x7k2p                            stop and remove it
@@ -30,6 +34,10 @@ Examples:
 
 Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused by policy, 4 not found, 5 conflict,
 125 our own failure around exec; exec returns the command's own code otherwise.";
+
+const ATTACHED: &str = "\
+Ctrl-P Ctrl-Q leaves the session running, and so does closing the terminal. The command's end is the session's.
+Without a terminal the command runs on plain pipes and is no session.";
 
 /// Start, enter and remove bottles.
 #[derive(Parser, Debug)]
@@ -72,16 +80,29 @@ enum Command {
         /// Leave our stdin alone
         #[arg(long, short = 'n')]
         no_stdin: bool,
+        /// At a terminal, let everything through that the command prints: the clipboard, titles, files
+        #[arg(long)]
+        raw: bool,
         /// The command and its arguments
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<String>,
     },
-    /// Run the bottle's own command on this terminal
+    /// Run the bottle's own command on this terminal, or go back to it
+    #[command(after_help = ATTACHED)]
     Attach {
         /// The bottle
         slug: String,
         #[command(flatten)]
         task: Task,
+        /// Which of several sessions; a new one runs the bottle's command once more
+        #[arg(long, value_name = "NAME", default_value = sessions::USUAL)]
+        session: String,
+        /// The keys that leave it running, or none
+        #[arg(long, value_name = "KEYS", env = "BOTTLE_DETACH_KEYS", default_value = keys::USUAL)]
+        detach_keys: String,
+        /// Let everything through that the command prints: the clipboard, titles, files
+        #[arg(long)]
+        raw: bool,
     },
     /// Show what the containers printed
     Logs {
@@ -102,6 +123,10 @@ enum Command {
     },
     /// Show what a bottle did and tried, running or stopped
     Audit(audit::Args),
+    /// Show what the agent changed
+    Diff(work::DiffArgs),
+    /// Bring what the agent did into a branch of a repository here
+    Pull(work::PullArgs),
     /// Show all bottles of this home
     #[command(alias = "ls")]
     List,
@@ -144,6 +169,9 @@ struct Up {
     /// Refuse another plan than the one with this digest
     #[arg(long, value_name = "DIGEST")]
     expect_digest: Option<String>,
+    /// Ask nothing: a variable with `?` is an error
+    #[arg(long)]
+    no_input: bool,
     /// Say what would be started, and whether its secrets are there; start nothing
     #[arg(long)]
     dry_run: bool,
@@ -183,6 +211,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Exec {
             slug,
             no_stdin,
+            raw,
             command,
         } => {
             let plan = home()
@@ -194,16 +223,36 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
             } else {
                 Stdin::detect()
             };
+            if stdin == Stdin::Terminal {
+                return sessions::keyboard()
+                    .and_then(|keyboard| sessions::once(&engine, &plan, &command, keyboard, raw))
+                    .map_err(around_exec);
+            }
             exec::replace_self(&engine, &plan, &command, stdin)
         }
-        Command::Attach { slug, task } => {
+        Command::Attach {
+            slug,
+            task,
+            session,
+            detach_keys,
+            raw,
+        } => {
             let plan = home()
                 .and_then(|home| home.plan(&slug))
                 .map_err(around_exec)?;
             bottle::check_running(&engine, &plan).map_err(around_exec)?;
             match task.command(&plan).map_err(around_exec)? {
                 Some(command) => exec::replace_self(&engine, &plan, &command, Stdin::Closed),
-                None => exec::replace_self(&engine, &plan, &plan.agent.command, Stdin::detect()),
+                None if Stdin::detect() == Stdin::Terminal => {
+                    let wanted = sessions::Attach {
+                        name: &session,
+                        command: &plan.agent.command,
+                        detach_keys: Some(&detach_keys),
+                        raw,
+                    };
+                    sessions::attach(&engine, &plan, &wanted, &say).map_err(around_exec)
+                }
+                None => exec::replace_self(&engine, &plan, &plan.agent.command, Stdin::Bytes),
             }
         }
         Command::Logs {
@@ -223,9 +272,13 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
             logs::logs(&engine, &home()?, &request).map(|()| 0)
         }
         Command::Audit(args) => audit::run(&home()?, &args, cli.json, &say),
+        Command::Diff(args) => work::diff(&engine, &home()?, &args, cli.json, &say),
+        Command::Pull(args) => work::pull(&engine, &home()?, args, cli.json, &say),
         Command::List => {
-            let list = list::list(&engine, &home()?)?;
+            let home = home()?;
+            let mut list = list::list(&engine, &home)?;
             let text = if cli.json {
+                list::add_sessions(&engine, &home, &mut list);
                 state::to_json(&list)?
             } else {
                 list::table(&list)
@@ -281,6 +334,7 @@ fn up_request(args: &Up, quiet: bool) -> Result<up::Request> {
         plan,
         compose,
         progress,
+        may_ask: !args.no_input,
     })
 }
 

@@ -3,6 +3,7 @@
 //! Every call has a time limit, an environment of its own, and an error that says what was run and what it said.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{Read, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -92,7 +93,16 @@ impl Engine {
             stdin: None,
             limit: Some(self.quick),
             show: false,
+            sink: None,
         }
+    }
+
+    /// Another program, run in the same way: nothing of the environment but what is passed on, a time limit, bounded
+    /// output, deaf to Ctrl-C until we act on it.
+    pub fn other(&self, program: &str) -> Call {
+        let mut call = self.call::<_, OsString>([]);
+        call.program = program.into();
+        call
     }
 
     /// The command itself, for those who become the engine's client.
@@ -116,6 +126,7 @@ pub struct Call {
     stdin: Option<Input>,
     limit: Option<Duration>,
     show: bool,
+    sink: Option<(File, u64)>,
 }
 
 impl Call {
@@ -151,6 +162,13 @@ impl Call {
         write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()> + Send + 'static,
     ) -> Self {
         self.stdin = Some(Box::new(write));
+        self
+    }
+
+    /// Stdout goes into this file, up to `most` bytes and one more, which says that there were more. A child that goes on
+    /// writing is cut off.
+    pub fn into_file(mut self, file: File, most: u64) -> Self {
+        self.sink = Some((file, most));
         self
     }
 
@@ -213,10 +231,16 @@ impl Call {
             .spawn()
             .map_err(|error| cannot_start(&self.program, error))?;
 
-        let stdout = child
-            .stdout
-            .take()
-            .map(|pipe| thread::spawn(move || drain(pipe)));
+        let sink = self.sink;
+        let stdout = child.stdout.take().map(|pipe| {
+            thread::spawn(move || match sink {
+                Some((file, most)) => {
+                    save(pipe, file, most);
+                    Vec::new()
+                }
+                None => drain(pipe),
+            })
+        });
         let stderr = child
             .stderr
             .take()
@@ -274,6 +298,11 @@ fn restrict_environment(command: &mut Command) {
         .env("LC_ALL", "C.UTF-8")
         .env("COMPOSE_ANSI", "never")
         .env("BUILDKIT_PROGRESS", "plain");
+}
+
+fn save(pipe: impl Read, mut file: File, most: u64) {
+    // What could not be written is missed by whoever reads the file; the pipe is closed either way.
+    let _ = std::io::copy(&mut pipe.take(most + 1), &mut file);
 }
 
 fn drain(mut pipe: impl Read) -> Vec<u8> {
@@ -373,6 +402,10 @@ fn known_cause(stderr: &str) -> Option<&'static str> {
         Some("you may not use the engine: join the group `docker`, or use a rootless one")
     } else if has("'compose' is not a docker command") || has("unknown shorthand flag: 'f'") {
         Some("the Compose v2 plugin is missing (on Debian: scripts/setup)")
+    } else if has("\"sleep\": executable file not found") {
+        Some(
+            "the image has no `sleep`, by which its container waits: build it on Debian, Alpine or BusyBox",
+        )
     } else if has("no space left on device") {
         Some("the disk is full: `docker system df` shows what takes it")
     } else if has("has active endpoints") {

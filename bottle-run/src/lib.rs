@@ -17,4 +17,7 @@ pub mod logs;
 pub mod networks;
 pub mod provision;
 pub mod secrets;
+pub mod sessions;
+pub mod terminal;
 pub mod up;
+pub mod work;

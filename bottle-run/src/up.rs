@@ -17,7 +17,7 @@ use crate::engine::{Engine, at_once};
 use crate::images::{self, SidecarBinary};
 use crate::lock::BottleLock;
 use crate::secrets::{self, Secrets};
-use crate::{canary, down, files, inspect, interrupt, networks, provision};
+use crate::{canary, down, files, inspect, interrupt, networks, provision, work};
 
 /// How long a sidecar may take until it listens; it takes milliseconds.
 const SIDECAR_READY_SECONDS: u32 = 20;
@@ -34,6 +34,8 @@ pub struct Request {
     pub compose: String,
     /// Show builds and pulls as they go on.
     pub progress: bool,
+    /// Whether the person at the terminal may be asked for what the plan wants asked.
+    pub may_ask: bool,
 }
 
 /// Starts the bottle. Whatever goes wrong, nothing of it is left.
@@ -56,7 +58,8 @@ pub fn up(engine: &Engine, request: &Request, say: &dyn Fn(&str)) -> Result<Hand
     };
     clear_leftovers(engine, &undo, plan, say)?;
 
-    let secrets = secrets::collect(plan)?;
+    provision::check_sources(plan)?;
+    let secrets = secrets::collect(plan, request.may_ask)?;
     let binary = SidecarBinary::find()?;
     let image = images::ensure(engine, plan, &binary, request.progress)?;
     interrupt::check()?;
@@ -113,6 +116,7 @@ fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) 
     // Files first: the CA is among them, and the sidecar's user must own what it is to read.
     let authority = mint(plan, say)?;
     files::write(plan, &request.compose)?;
+    work::note(engine, plan)?;
     let (created, chosen) = at_once(|| networks::create(engine, plan), || runtime(engine, plan))?;
     created?;
     interrupt::check()?;
@@ -125,7 +129,10 @@ fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) 
         },
         || start_sidecar(engine, &names.egress),
     )?;
-    filled?;
+    let filled = filled?;
+    for line in &filled.notes {
+        say(line);
+    }
     ready?;
     interrupt::check()?;
     engine
@@ -134,6 +141,7 @@ fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) 
         .map_err(|failure| failure.while_doing("starting the agent's container"))?;
     networks::verify(engine, plan)?;
     canary::run(engine, plan, &names.agent)?;
+    provision::settle(engine, plan, &names.agent, &filled, say)?;
     hand_over_secrets(engine, plan, &names.agent, secrets)?;
     Ok(Handle {
         schema: HANDLE_SCHEMA.to_owned(),

@@ -17,6 +17,7 @@ pub mod probe;
 pub mod run;
 pub mod server;
 pub mod suite;
+pub mod terminal;
 pub mod tools;
 
 pub use engine::need_engine;

@@ -1,11 +1,16 @@
 //! The command line of `bottle-plan`.
 
+mod diff;
+mod given;
+
 use std::env;
 use std::path::{Path, PathBuf};
 
 use bottle_plan::failure::{Failure, PathContext, Result};
 use bottle_plan::manifest::load::Places;
 use bottle_plan::planner::{self, Request};
+use bottle_plan::resume::Begin;
+use bottle_plan::snapshot::Wanted;
 use bottle_plan::{explain, schema, state, subnet, tool};
 use clap::{Parser, Subcommand};
 
@@ -14,6 +19,9 @@ Examples:
   bottle-plan demo | bottle-render | bottle-run up     start the agent `demo`
   bottle-plan demo --explain > /dev/null               read what it may do
   bottle-plan --manifest bottle.yaml --check           check one file, reserve nothing
+  bottle-plan --resume demo-x7k2p | bottle-render | bottle-run up      go on from its newest snapshot
+  bottle-plan --from demo-x7k2p@3 --slug demo-b        another bottle that begins there
+  bottle-plan demo --slug demo | bottle-plan diff demo -     what a new start would change
   bottle-plan schema manifest > manifest.schema.json   for an editor
 
 Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused by policy, 4 not found, 5 conflict.";
@@ -40,8 +48,16 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "SLUG")]
     slug: Option<String>,
 
+    /// Go on with a bottle: its name, its addresses, its newest snapshot (or N), the manifests as they are now
+    #[arg(long, value_name = "SLUG[@N]", conflicts_with_all = ["slug", "from", "check"])]
+    resume: Option<Wanted>,
+
+    /// Begin another bottle from a snapshot of this one
+    #[arg(long, value_name = "SLUG[@N]", conflicts_with = "check")]
+    from: Option<Wanted>,
+
     /// The folder with bottles/, agents/ and state/
-    #[arg(long, value_name = "DIR", env = "BOTTLE_HOME")]
+    #[arg(long, value_name = "DIR", env = "BOTTLE_HOME", global = true)]
     home: Option<PathBuf>,
 
     /// The folder whose .bottle/agents are used and that `from: cwd` means
@@ -64,33 +80,32 @@ pub(crate) struct Cli {
     #[arg(long)]
     check: bool,
 
-    /// Print errors as JSON on stderr
+    /// Machine-readable: results as JSON on stdout, errors as JSON on stderr
     #[arg(long, global = true)]
     pub(crate) json: bool,
+
+    /// Say nothing but warnings and errors
+    #[arg(long, short, global = true)]
+    quiet: bool,
 }
 
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Print the JSON Schema of a document
     Schema {
-        /// manifest, plan, policy, handle or audit
+        /// manifest, provider, plan, policy, handle, audit, snapshot or diff
         #[arg(default_value = "plan")]
         document: String,
     },
+    /// Say in plain words what one plan allows that another does not
+    Diff(diff::Diff),
 }
 
 pub(crate) fn run(cli: Cli) -> Result<u8> {
-    if let Some(Command::Schema { document }) = &cli.command {
-        if let Some(name) = &cli.name {
-            return Err(
-                Failure::invalid(format!("`{name}` before `schema` means nothing"))
-                    .hint("bottle-plan schema DOCUMENT"),
-            );
-        }
-        tool::emit(&schema::schema(document)?)?;
-        return Ok(0);
+    if let Some(command) = &cli.command {
+        return subcommand(&cli, command);
     }
-    let (check, wants_explanation) = (cli.check, cli.explain);
+    let (check, wants_explanation, quiet) = (cli.check, cli.explain, cli.quiet);
     let request = request(cli)?;
     let planned = if check {
         planner::check(&request)?
@@ -104,31 +119,50 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         tool::say("bottle-plan", &explain::explain(&planned.plan));
     }
     if check {
-        tool::say(
-            "bottle-plan",
-            &format!("ok: {} ({})", planned.plan.agent.name, planned.plan.digest),
-        );
+        let (name, digest) = (&planned.plan.agent.name, &planned.plan.digest);
+        if !quiet {
+            tool::say("bottle-plan", &format!("ok: {name} ({digest})"));
+        }
     } else {
         tool::emit(&state::to_json(&planned.plan)?)?;
     }
     Ok(0)
 }
 
+fn subcommand(cli: &Cli, command: &Command) -> Result<u8> {
+    if let Some(name) = &cli.name {
+        return Err(
+            Failure::invalid(format!("`{name}` before a command means nothing"))
+                .hint("bottle-plan schema DOCUMENT, bottle-plan diff OLD NEW"),
+        );
+    }
+    match command {
+        Command::Schema { document } => tool::emit(&schema::schema(document)?).map(|()| 0),
+        Command::Diff(args) => diff::run(args, &home(cli)?, cli.json, cli.quiet),
+    }
+}
+
+/// The plan must mean the same folder wherever it is read.
+fn home(cli: &Cli) -> Result<PathBuf> {
+    match (&cli.home, user_home()) {
+        (Some(home), _) => std::path::absolute(home).at("resolve", home),
+        (None, Some(user)) => Ok(user.join(".bottle")),
+        (None, None) => Err(Failure::invalid("neither HOME nor BOTTLE_HOME is set")
+            .hint("give a folder with --home DIR")),
+    }
+}
+
+fn user_home() -> Option<PathBuf> {
+    let home = env::var_os("HOME").map(PathBuf::from);
+    home.filter(|path| path.is_absolute())
+}
+
 fn request(cli: Cli) -> Result<Request> {
-    let user_home = env::var_os("HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute());
+    let home = home(&cli)?;
+    let cwd_given = cli.cwd.is_some();
     let cwd = match cli.cwd {
         Some(dir) => std::fs::canonicalize(&dir).at("enter", &dir)?,
         None => env::current_dir().at("read", Path::new("the current folder"))?,
-    };
-    let home = match (cli.home, &user_home) {
-        (Some(home), _) => cwd_relative(&home)?,
-        (None, Some(user)) => user.join(".bottle"),
-        (None, None) => {
-            return Err(Failure::invalid("neither HOME nor BOTTLE_HOME is set")
-                .hint("give a folder with --home DIR"));
-        }
     };
     let workspace = match cli.workspace {
         Some(dir) => Some(std::fs::canonicalize(&dir).at("read the workspace", &dir)?),
@@ -136,17 +170,17 @@ fn request(cli: Cli) -> Result<Request> {
     };
     Ok(Request {
         places: Places { home, cwd },
-        user_home,
+        user_home: user_home(),
         name: cli.name,
         file: cli.manifest,
         bottles: cli.bottles,
         slug: cli.slug,
         workspace,
+        cwd_given,
+        begin: match (cli.resume, cli.from) {
+            (Some(wanted), _) => Some(Begin::Resume(wanted)),
+            (None, from) => from.map(Begin::Fork),
+        },
         block: subnet::parse_block(&cli.subnets)?,
     })
-}
-
-/// The plan must mean the same folder wherever it is read.
-fn cwd_relative(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).at("resolve", path)
 }

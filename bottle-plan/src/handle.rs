@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::plan::Plan;
+
 /// The schema tag of [`Handle`].
 pub const HANDLE_SCHEMA: &str = "bottle.handle/v1";
 
@@ -39,15 +41,36 @@ pub struct Containers {
     pub agent: String,
     /// The egress sidecar's.
     pub egress: String,
+    /// The git-gate sidecar's, in a bottle that has one.
+    #[serde(default, rename = "git-gate", skip_serializing_if = "Option::is_none")]
+    pub git_gate: Option<String>,
+    /// The supervise sidecar's, in a bottle that has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supervise: Option<String>,
 }
 
 impl Containers {
-    /// The names in `project`; fixed, so that anybody can tell them from the slug.
+    /// The names for `plan`; fixed, so that anybody can tell them from the slug.
     #[must_use]
-    pub fn of(project: &str) -> Self {
+    pub fn of(plan: &Plan) -> Self {
+        let name = |role| format!("{}-{role}", plan.project);
         Self {
-            agent: format!("{project}-agent"),
-            egress: format!("{project}-egress"),
+            agent: name("agent"),
+            egress: name("egress"),
+            git_gate: None,
+            supervise: None,
         }
+    }
+
+    /// The sidecars by role, egress first.
+    pub fn sidecars(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let optional = [
+            ("git-gate", self.git_gate.as_deref()),
+            ("supervise", self.supervise.as_deref()),
+        ];
+        let optional = optional
+            .into_iter()
+            .filter_map(|(role, name)| Some((role, name?)));
+        std::iter::once(("egress", self.egress.as_str())).chain(optional)
     }
 }

@@ -4,14 +4,20 @@
 
 pub mod audit;
 pub mod failure;
+pub mod forms;
 pub mod frame;
 pub mod handle;
 pub mod host;
 pub mod plan;
 pub mod policy;
 pub mod slug;
+pub mod snapshot;
 pub mod tool;
 
+#[cfg(feature = "manifest")]
+pub mod audit_files;
+#[cfg(feature = "manifest")]
+pub mod diff;
 #[cfg(feature = "manifest")]
 pub mod digest;
 #[cfg(feature = "manifest")]
@@ -22,6 +28,8 @@ pub mod manifest;
 pub mod planner;
 #[cfg(feature = "manifest")]
 pub mod resolve;
+#[cfg(feature = "manifest")]
+pub mod resume;
 #[cfg(feature = "manifest")]
 pub mod schema;
 #[cfg(feature = "manifest")]

@@ -3,10 +3,12 @@
 use schemars::Schema;
 
 use crate::failure::{Failure, Result};
-use crate::{audit, handle, manifest, plan, policy};
+use crate::{audit, diff, handle, manifest, plan, policy, snapshot};
 
 /// The documents there are a schema for.
-pub const DOCUMENTS: [&str; 6] = ["manifest", "provider", "plan", "policy", "handle", "audit"];
+pub const DOCUMENTS: [&str; 8] = [
+    "manifest", "provider", "plan", "policy", "handle", "audit", "snapshot", "diff",
+];
 
 /// The schema of `document` as pretty JSON.
 ///
@@ -19,7 +21,9 @@ pub fn schema(document: &str) -> Result<String> {
         "plan" => schemars::schema_for!(plan::Plan),
         "handle" => schemars::schema_for!(handle::Handle),
         "policy" => schemars::schema_for!(policy::Policy),
+        "snapshot" => schemars::schema_for!(snapshot::Snapshot),
         "audit" => schemars::schema_for!(audit::Record<'static>),
+        "diff" => schemars::schema_for!(diff::Diff),
         _ => {
             return Err(
                 Failure::invalid(format!("there is no document `{document}`"))

@@ -4,6 +4,7 @@ mod agent;
 mod egress;
 pub(crate) mod model;
 mod networks;
+mod sidecar;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

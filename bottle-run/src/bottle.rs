@@ -81,7 +81,7 @@ impl Home {
 /// # Errors
 /// Not found, when it does not run.
 pub fn check_running(engine: &Engine, plan: &Plan) -> Result<()> {
-    let agent = Containers::of(&plan.project).agent;
+    let agent = Containers::of(plan).agent;
     let output = engine
         .call([
             "container",

@@ -327,7 +327,10 @@ fn up_request(args: &Up, quiet: bool) -> Result<up::Request> {
             "the plan's digest is {}, not {expected}",
             plan.digest
         ))
-        .hint("look at the difference before approving the new one"));
+        .hint(format!(
+            "see what differs before approving it: bottle-plan NAME | bottle-plan diff {} -",
+            approved(&plan, expected)
+        )));
     }
     let progress = !quiet && std::io::stderr().is_terminal();
     Ok(up::Request {
@@ -336,6 +339,16 @@ fn up_request(args: &Up, quiet: bool) -> Result<up::Request> {
         progress,
         may_ask: !args.no_input,
     })
+}
+
+/// Where the approved plan can be read: the bottle's own last one, when it is that.
+fn approved(plan: &Plan, expected: &str) -> String {
+    let kept = std::fs::read(plan.state.join("plan.json")).ok();
+    let kept: Option<Plan> = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    match kept {
+        Some(kept) if kept.digest == expected => plan.slug.clone(),
+        _ => "APPROVED.json".to_owned(),
+    }
 }
 
 fn dry_run(request: &up::Request) -> Result<u8> {

@@ -130,7 +130,7 @@ pub(crate) fn client(engine: &Engine, plan: &Plan, command: &[String], stdin: St
     }
     client.arg(format!("--user={}", plan.agent.user));
     client.arg(format!("--workdir={}", plan.agent.workdir));
-    client.arg(Containers::of(&plan.project).agent);
+    client.arg(Containers::of(plan).agent);
     let has_secrets = plan
         .agent
         .env

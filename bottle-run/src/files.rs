@@ -63,6 +63,7 @@ pub fn policy(plan: &Plan) -> Result<Policy> {
             format!("{}/32", networks.egress.gateway),
         ],
         log: plan.egress.log,
+        mode: plan.egress.mode,
         routes: plan.egress.routes.clone(),
     })
 }

@@ -101,7 +101,8 @@ fn is_static(elf: &[u8]) -> bool {
     })
 }
 
-/// Makes sure that the images of the plan are in the engine, and says which one the sidecars are to use.
+/// Makes sure that the images of the plan are in the engine, and says which one the sidecars are to use. An agent that
+/// goes on from a snapshot needs none of its own.
 ///
 /// # Errors
 /// When one cannot be built or found.
@@ -109,6 +110,7 @@ pub fn ensure(
     engine: &Engine,
     plan: &Plan,
     binary: &SidecarBinary,
+    resumed: Option<&str>,
     progress: bool,
 ) -> Result<String> {
     let label = format!("{{{{index .Config.Labels \"{SIDECAR_LABEL}\"}}}}");
@@ -123,6 +125,9 @@ pub fn ensure(
         forget_old_builds(engine, repository, &exact)?;
     }
     let has_agent = agent?.is_some();
+    if resumed.is_some() {
+        return Ok(exact);
+    }
     match (&plan.agent.image.build, has_agent) {
         (Some(build), known) => {
             // A built-in Dockerfile copies nothing in, so its hash in the tag says all about the image.
@@ -146,7 +151,10 @@ fn repository(image: &str) -> &str {
 }
 
 /// What the engine says of an image; nothing when it does not have it.
-fn inspect(engine: &Engine, image: &str, format: &str) -> Result<Option<String>> {
+///
+/// # Errors
+/// When it does not answer.
+pub fn inspect(engine: &Engine, image: &str, format: &str) -> Result<Option<String>> {
     let output = engine
         .call(["image", "inspect", "--format", format, "--", image])
         .output()?;

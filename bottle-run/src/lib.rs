@@ -16,6 +16,7 @@ pub mod lock;
 pub mod logs;
 pub mod networks;
 pub mod provision;
+pub mod resume;
 pub mod secrets;
 pub mod sessions;
 pub mod terminal;

@@ -32,10 +32,9 @@ pub struct Request<'a> {
 /// Not found, when there is neither.
 pub fn logs(engine: &Engine, home: &Home, request: &Request<'_>) -> Result<()> {
     let plan = home.plan(request.slug)?;
-    let names = Containers::of(&plan.project);
-    let all = [("agent", names.agent), ("egress", names.egress)];
-    let wanted: Vec<_> = all
-        .into_iter()
+    let names = Containers::of(&plan);
+    let wanted: Vec<_> = std::iter::once(("agent", names.agent.as_str()))
+        .chain(names.sidecars())
         .filter(|(role, _)| request.role.is_none_or(|only| only == *role))
         .collect();
     let exists = engine

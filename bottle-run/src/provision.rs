@@ -14,9 +14,8 @@ use bottle_plan::plan::{AgentFile, Plan, Skill, Step};
 use bottle_plan::policy::Tls;
 
 use crate::engine::{Engine, at_once};
-use crate::files;
 use crate::images::SidecarBinary;
-use crate::work;
+use crate::{files, resume, work};
 use archive::{LeftOut, ROOT, broken, directory, file, some_of, tree};
 
 /// The helper inside the agent's container: the isolation probe, and the way in for secrets.
@@ -24,6 +23,9 @@ pub const HELPER: &str = "/usr/local/lib/bottle/bottle-sidecar";
 
 /// Where Debian and most others keep all roots in one file.
 const SYSTEM_BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
+
+/// The CA of the bottle alone.
+const EGRESS_CA: &str = "etc/bottle/egress-ca.pem";
 
 /// Where OpenSSL looks for a root by the hash of its name, when no variable points it at the bundle.
 const HASHED_FOLDER: &str = "etc/ssl/certs";
@@ -57,6 +59,7 @@ pub fn fill(
     container: &str,
     ca_pem: &str,
     binary: &SidecarBinary,
+    resumed: bool,
 ) -> Result<Filled> {
     let (bundle, (passwd, java)) = at_once(
         || read_from(engine, container, SYSTEM_BUNDLE),
@@ -67,15 +70,26 @@ pub fn fill(
         },
     )?;
     let java = java?.is_some();
+    let old_ca = if resumed {
+        read_from(engine, container, EGRESS_CA)?.and_then(|pem| String::from_utf8(pem).ok())
+    } else {
+        None
+    };
     let contents = Contents {
         plan: plan.clone(),
         user: files::user(&plan.agent.user)?,
-        bundle: bundle?.unwrap_or_default(),
+        bundle: resume::without_certificate(
+            bundle?.unwrap_or_default(),
+            old_ca.as_deref().unwrap_or_default(),
+        ),
+        // One of a bottle with another name has another place.
+        old_ca_hash: old_ca.and_then(|pem| bottle_ca::subject_hash(&pem).ok()),
+        resumed,
         passwd: passwd?.unwrap_or_default(),
         ca_hash: bottle_ca::subject_hash(ca_pem)?,
         ca_pem: ca_pem.to_owned(),
         helper: binary.read()?,
-        listed: listed(engine, plan)?,
+        listed: if resumed { None } else { listed(engine, plan)? },
     };
     let mut missing = contents.missing();
     let (failed, why) = std::sync::mpsc::channel();
@@ -260,6 +274,8 @@ struct Contents {
     passwd: Vec<u8>,
     ca_pem: String,
     ca_hash: String,
+    old_ca_hash: Option<String>,
+    resumed: bool,
     helper: Vec<u8>,
     /// What of the workspace is copied; none: all.
     listed: Option<Vec<PathBuf>>,
@@ -314,21 +330,20 @@ impl Contents {
                     bundle.push(b'\n');
                 }
                 bundle.extend_from_slice(self.ca_pem.as_bytes());
-                file(
-                    archive,
-                    "etc/bottle/egress-ca.pem",
-                    0o644,
-                    ROOT,
-                    self.ca_pem.as_bytes(),
-                )?;
+                file(archive, EGRESS_CA, 0o644, ROOT, self.ca_pem.as_bytes())?;
                 file(archive, "etc/bottle/ca-bundle.pem", 0o644, ROOT, &bundle)?;
                 // Both places of the system store: the bundle programs read, and the folder it is made from.
                 file(archive, SYSTEM_BUNDLE, 0o644, ROOT, &bundle)?;
                 let source = "usr/local/share/ca-certificates/bottle-egress.crt";
                 file(archive, source, 0o644, ROOT, self.ca_pem.as_bytes())?;
                 // The name says which bottle it is, so nobody else has this hash and the `.0` is free.
-                let hashed = format!("{HASHED_FOLDER}/{}.0", self.ca_hash);
-                file(archive, &hashed, 0o644, ROOT, self.ca_pem.as_bytes())
+                let hashes = self.old_ca_hash.iter().chain([&self.ca_hash]);
+                for hash in hashes {
+                    // Under an old name the new certificate is never asked for, and the old one is gone.
+                    let hashed = format!("{HASHED_FOLDER}/{hash}.0");
+                    file(archive, &hashed, 0o644, ROOT, self.ca_pem.as_bytes())?;
+                }
+                Ok(())
             }
             Step::Provider => {
                 for given in &agent.files {
@@ -356,6 +371,8 @@ impl Contents {
                 }
                 Ok(())
             }
+            // It is there, as the agent left it.
+            Step::Workspace if self.resumed => Ok(()),
             Step::Workspace => {
                 let target = Path::new(agent.workdir.trim_start_matches('/'));
                 match (&self.plan.workspace.from, &self.listed) {

@@ -124,7 +124,7 @@ pub fn keyboard() -> Result<File> {
 #[must_use]
 pub fn list(engine: &Engine, plan: &Plan) -> Vec<Session> {
     let user = format!("--user={}", plan.agent.user);
-    let container = Containers::of(&plan.project).agent;
+    let container = Containers::of(plan).agent;
     let call = engine.call(["exec", &user, &container, HELPER, "session", "list"]);
     let Ok(output) = call.output() else {
         return Vec::new();

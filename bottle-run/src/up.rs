@@ -8,7 +8,10 @@ use std::time::{Duration, SystemTime};
 use bottle_plan::failure::{Failure, Result};
 use bottle_plan::handle::{Containers, HANDLE_SCHEMA, Handle};
 use bottle_plan::plan::{Plan, Runtime};
+use bottle_plan::policy::Mode;
+use bottle_plan::resolve::OBSERVE_WARNING;
 use bottle_plan::state::{self, METADATA_SCHEMA, Metadata, StateHome};
+use bottle_plan::tool;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -17,7 +20,7 @@ use crate::engine::{Engine, at_once};
 use crate::images::{self, SidecarBinary};
 use crate::lock::BottleLock;
 use crate::secrets::{self, Secrets};
-use crate::{canary, down, files, inspect, interrupt, networks, provision, work};
+use crate::{canary, down, files, inspect, interrupt, networks, provision, resume, work};
 
 /// How long a sidecar may take until it listens; it takes milliseconds.
 const SIDECAR_READY_SECONDS: u32 = 20;
@@ -61,12 +64,14 @@ pub fn up(engine: &Engine, request: &Request, say: &dyn Fn(&str)) -> Result<Hand
     provision::check_sources(plan)?;
     let secrets = secrets::collect(plan, request.may_ask)?;
     let binary = SidecarBinary::find()?;
-    let image = images::ensure(engine, plan, &binary, request.progress)?;
+    let resumed = resume::image(engine, plan, say)?;
+    let image = images::ensure(engine, plan, &binary, resumed.as_deref(), request.progress)?;
     interrupt::check()?;
     let ready = Ready {
         secrets,
         binary,
         image,
+        resumed,
     };
     let started = start(engine, request, &ready, say);
     let result = started.and_then(|handle| {
@@ -103,31 +108,38 @@ struct Ready {
     binary: SidecarBinary,
     /// The image the sidecars run.
     image: String,
+    /// The snapshot the agent goes on from.
+    resumed: Option<String>,
 }
 
 fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) -> Result<Handle> {
     let Ready {
         secrets,
         binary,
-        image,
+        resumed,
+        ..
     } = ready;
     let plan = &request.plan;
-    let names = Containers::of(&plan.project);
+    let names = Containers::of(plan);
     // Files first: the CA is among them, and the sidecar's user must own what it is to read.
     let authority = mint(plan, say)?;
     files::write(plan, &request.compose)?;
-    work::note(engine, plan)?;
+    // A bottle that goes on from a snapshot keeps the note of where its work began.
+    if resumed.is_none() {
+        work::note(engine, plan)?;
+    }
     let (created, chosen) = at_once(|| networks::create(engine, plan), || runtime(engine, plan))?;
     created?;
     interrupt::check()?;
-    write_override(plan, image, chosen?)?;
+    write_override(plan, &names, ready, chosen?)?;
     compose_create(engine, plan, secrets)?;
     let (filled, ready) = at_once(
         || {
             inspect::check_agent(engine, plan, &names.agent)?;
-            provision::fill(engine, plan, &names.agent, &authority.cert_pem(), binary)
+            let ca = authority.cert_pem();
+            provision::fill(engine, plan, &names.agent, &ca, binary, resumed.is_some())
         },
-        || start_sidecar(engine, &names.egress),
+        || start_sidecars(engine, &names),
     )?;
     let filled = filled?;
     for line in &filled.notes {
@@ -158,6 +170,10 @@ fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) 
 /// What the plan asks for and this version does not do: an error where the bottle would be less safe than it says, a
 /// warning where it only can do less.
 fn check_supported(plan: &Plan, say: &dyn Fn(&str)) -> Result<()> {
+    if plan.egress.mode == Mode::Observe {
+        // Also under --quiet: a bottle that is open must not be started unseen.
+        tool::say("bottle-run", &format!("warning: {OBSERVE_WARNING}"));
+    }
     if plan.agent.hardening.read_only {
         return Err(Failure::invalid(
             "`hardening: {read_only: true}` is not supported in this version: files are put into the agent's container",
@@ -257,20 +273,43 @@ fn runtime(engine: &Engine, plan: &Plan) -> Result<Option<&'static str>> {
 
 /// What only this engine and this installation can say is laid over the file: the image of exactly our sidecar, and
 /// the agent's runtime.
-fn write_override(plan: &Plan, image: &str, runtime: Option<&str>) -> Result<()> {
-    let mut services = serde_json::json!({"egress": {"image": image}});
+fn write_override(
+    plan: &Plan,
+    names: &Containers,
+    ready: &Ready,
+    runtime: Option<&str>,
+) -> Result<()> {
+    let mut services: serde_json::Value = names
+        .sidecars()
+        .map(|(role, _)| (role, serde_json::json!({"image": ready.image})))
+        .collect();
+    let mut agent = serde_json::Map::new();
     if let Some(runtime) = runtime {
-        services["agent"] = serde_json::json!({"runtime": runtime});
+        agent.insert("runtime".to_owned(), runtime.into());
+    }
+    if let Some(image) = &ready.resumed {
+        agent.insert("image".to_owned(), image.as_str().into());
+    }
+    if !agent.is_empty() {
+        services["agent"] = agent.into();
     }
     let text = state::to_json(&serde_json::json!({"services": services}))?;
     state::write_atomic(&plan.state.join(OVERRIDE), text.as_bytes(), 0o600)
 }
 
-fn start_sidecar(engine: &Engine, container: &str) -> Result<()> {
+/// Starts the sidecars in one call and waits until each says that it is ready.
+fn start_sidecars(engine: &Engine, names: &Containers) -> Result<()> {
     engine
-        .call(["start", "--", container])
+        .call(["start", "--"])
+        .args(names.sidecars().map(|(_, container)| container))
         .run()
-        .map_err(|failure| failure.while_doing("starting the egress sidecar"))?;
+        .map_err(|failure| failure.while_doing("starting the sidecars"))?;
+    names
+        .sidecars()
+        .try_for_each(|(role, container)| wait_for_sidecar(engine, role, container))
+}
+
+fn wait_for_sidecar(engine: &Engine, role: &str, container: &str) -> Result<()> {
     let wait = SIDECAR_READY_SECONDS.to_string();
     let ready = engine
         .call([
@@ -285,7 +324,7 @@ fn start_sidecar(engine: &Engine, container: &str) -> Result<()> {
     ready.map(drop).map_err(|failure| {
         let said = engine.call(["logs", "--tail=5", "--", container]).output();
         let said = said.map_or_else(|_| String::new(), |output| output.stderr);
-        let failure = failure.while_doing("waiting for the egress sidecar");
+        let failure = failure.while_doing(format!("waiting for the {role} sidecar"));
         if said.is_empty() {
             failure
         } else {
@@ -368,6 +407,7 @@ fn note_started(home: &StateHome, plan: &Plan, handle: &Handle) -> Result<()> {
         plan_digest: None,
         audit_head: None,
         preserved: false,
+        origin: None,
     });
     metadata.started_at = Some(handle.started_at.clone());
     metadata.stopped_at = None;

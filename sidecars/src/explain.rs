@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use bottle_plan::policy::Mode;
 use hyper::{HeaderMap, Method, Uri};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -27,8 +28,12 @@ fn load(path: &Path) -> Result<(bottle_plan::policy::Policy, Policy), String> {
 /// What a policy says, for a person.
 pub(crate) fn check(path: &Path) -> Result<String, String> {
     let (document, _) = load(path)?;
+    let rest = match document.mode {
+        Mode::Enforce => "everything else is refused",
+        Mode::Observe => "EVERY other public destination is let through (egress.mode: observe)",
+    };
     let mut out = format!(
-        "policy of {}: {} route(s), everything else is refused\n",
+        "policy of {}: {} route(s), {rest}\n",
         document.bottle,
         document.routes.len()
     );
@@ -77,9 +82,9 @@ pub(crate) fn why(path: &Path, method: &str, url: &str) -> Result<Value, String>
     let method =
         Method::from_bytes(method.as_bytes()).map_err(|_| format!("`{method}` is not a method"))?;
     let decision = decide(&policy, &method, url)?;
-    let source = decision
-        .route
-        .and_then(|route| document.routes[route].source.clone());
+    // The open route is not in the document.
+    let written = decision.route.and_then(|route| document.routes.get(route));
+    let source = written.and_then(|route| route.source.clone());
     Ok(json!({
         "decision": if decision.is_allowed() { "allow" } else { "deny" },
         "reason": decision.reason.code(),

@@ -5,6 +5,8 @@ mod egress;
 mod git;
 mod provider;
 
+pub use egress::OBSERVE_WARNING;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -38,6 +40,8 @@ pub struct Inputs<'a> {
     pub state: PathBuf,
     /// Its range of addresses.
     pub range: Ipv4Net,
+    /// Tells this start of a bottle from its earlier ones, so that it gets other placeholders.
+    pub session: Option<String>,
     /// Takes the place of the manifest's `workspace.from`.
     pub workspace: Option<PathBuf>,
 }
@@ -135,6 +139,7 @@ pub fn resolve(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Resolved> {
         runtime: bottle.runtime.unwrap_or_default(),
         isolation: bottle.isolation.unwrap_or_default(),
         provision,
+        resume: None,
     };
     plan.digest = digest::of(&plan)?;
     plan.labels

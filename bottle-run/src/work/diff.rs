@@ -105,11 +105,7 @@ pub fn diff(
     let file = incoming.folder.join("diff");
     let create = |error| Failure::failed("cannot keep the difference").because(error);
     let kept = std::fs::File::create(&file).map_err(create)?;
-    let output = incoming
-        .git
-        .call(&args)
-        .into_file(kept, super::MOST)
-        .output()?;
+    let output = incoming.git.call(&args).output_into(kept, super::MOST)?;
     if !output.status.success() {
         return Err(failed(&["diff"], &output));
     }

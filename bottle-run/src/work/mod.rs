@@ -191,7 +191,7 @@ fn take_bundle(
     committed: bool,
     say: &dyn Fn(&str),
 ) -> Result<()> {
-    let container = Containers::of(&plan.project).agent;
+    let container = Containers::of(plan).agent;
     let mut call = engine
         .call([
             "exec",
@@ -207,9 +207,8 @@ fn take_bundle(
     let output = call
         .arg(plan.workspace.workdir.as_str())
         .input(known.to_vec())
-        .into_file(file, MOST)
         .within(LONG)
-        .output()?;
+        .output_into(file, MOST)?;
     if fs::metadata(bundle).at("read", bundle)?.len() > MOST {
         return Err(Failure::failed(format!(
             "the work in `{}` is larger than {} GiB",

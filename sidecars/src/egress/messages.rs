@@ -32,26 +32,20 @@ const CHUNK: usize = 16 * 1024;
 /// Joins both sides until one ends or breaks a rule, or the route is no longer what it was.
 pub(crate) async fn tunnel(client: Upgraded, server: Upgraded, joined: Joined, entry: &mut Entry) {
     let Joined {
-        policy,
-        route,
-        mut policies,
+        watch,
         place: _place,
     } = joined;
-    let route = &policy.routes[route];
+    let (policy, route) = (watch.policy(), watch.route());
+    let mut news = watch.clone();
     let (client_read, client_write) = tokio::io::split(TokioIo::new(client));
     let (server_read, server_write) = tokio::io::split(TokioIo::new(server));
     let (mut sent, mut received) = (0, 0);
-    let mut outward = Outward::new(&policy, route);
+    let mut outward = Outward::new(policy, route);
     let mut inward = Inward::new(route);
-    let revoked = async {
-        let is_kept = |policy: &Arc<Policy>| policy.routes.iter().any(|other| other.is_same(route));
-        // An error means the proxy is going down, which ends this as well.
-        let _ = policies.wait_for(|policy| !is_kept(policy)).await;
-    };
     let ended = tokio::select! {
         ended = copy(client_read, server_write, &mut sent, |chunk| outward.pass(chunk)) => ended,
         ended = copy(server_read, client_write, &mut received, |chunk| inward.pass(chunk)) => ended,
-        () = revoked => Err(Reason::PolicyChanged),
+        () = news.revoked() => Err(Reason::PolicyChanged),
     };
     let record = entry.record();
     record.bytes_out = sent;
@@ -198,7 +192,7 @@ impl<'a> Inward<'a> {
                 self.route.suspension.count();
             }
             if piece.is_last {
-                ready = [ready, stream.finish()].concat().into();
+                ready = [ready, stream.finish_redacted()].concat().into();
             }
             self.release(ready, &mut out);
         }

@@ -1,0 +1,82 @@
+//! What holds for every sidecar: read-only, without a capability, without a shell, and dead once it dies.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use bottle_plan::failure::Result;
+use bottle_plan::plan::Plan;
+
+use super::model::{Endpoint, Healthcheck, Service, Text};
+use super::{IPV6_OFF, keyed, labels, logging, security_opt, texts};
+
+const PROCESSES: u32 = 256;
+/// Two for each of the connections egress admits, and room.
+const OPEN_FILES: u64 = 4096;
+
+/// The sidecar `role` as it is before it gets its own networks, mounts and environment. The role is its host name, the
+/// command the binary is called with, and the last part of its container's name.
+pub(super) fn base(plan: &Plan, role: &str, memory: u64) -> Result<Service> {
+    let mut sysctls = keyed(IPV6_OFF);
+    // Containers inherit forwarding from the host: a frame sent to the sidecar's hardware address would be routed out.
+    sysctls.insert("net.ipv4.ip_forward", "0".into());
+    Ok(Service {
+        container_name: format!("{}-{role}", plan.project).into(),
+        image: plan.sidecar.image.as_str().into(),
+        pull_policy: "never".into(),
+        entrypoint: None,
+        command: Some(texts([role])),
+        user: plan.sidecar.user.as_str().into(),
+        hostname: role.into(),
+        working_dir: None,
+        init: None,
+        // Once dead, it stays dead: the agent is then cut off, and people see why.
+        restart: "no".into(),
+        stop_grace_period: "2s".into(),
+        runtime: None,
+        depends_on: BTreeMap::new(),
+        environment: Vec::new(),
+        read_only: true,
+        volumes: Vec::new(),
+        tmpfs: texts(["/tmp:rw,noexec,nosuid,nodev,size=16m,mode=1777"]),
+        cap_drop: texts(["ALL"]),
+        cap_add: Vec::new(),
+        security_opt: security_opt(plan)?,
+        ipc: "private".into(),
+        sysctls,
+        ulimits: BTreeMap::from([("core", 0), ("nofile", OPEN_FILES)]),
+        pids_limit: PROCESSES,
+        mem_limit: memory,
+        memswap_limit: memory,
+        cpus: None,
+        shm_size: None,
+        oom_score_adj: None,
+        networks: BTreeMap::new(),
+        dns: Vec::new(),
+        dns_search: Vec::new(),
+        dns_opt: Vec::new(),
+        healthcheck: Some(Healthcheck {
+            test: texts(["CMD", "/bottle-sidecar", "health"]),
+            interval: "2s".into(),
+            timeout: "3s".into(),
+            retries: 3,
+            start_period: "5s".into(),
+        }),
+        logging: logging(),
+        labels: labels(plan, role),
+    })
+}
+
+/// Bare names of variables: the values are in the environment of the `docker compose` child and in no file.
+pub(super) fn bare<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<Text> {
+    names.into_iter().map(Text::from).collect()
+}
+
+/// Fixed addresses on the networks of a bottle.
+pub(super) fn places<const N: usize>(
+    places: [(&'static str, Ipv4Addr); N],
+) -> BTreeMap<&'static str, Endpoint> {
+    places
+        .into_iter()
+        .map(|(network, ipv4_address)| (network, Endpoint { ipv4_address }))
+        .collect()
+}

@@ -212,15 +212,23 @@ impl Beside {
             // With what the index knows unchanged files are not read again.
             let _ = fs::copy(repository.join("index"), self.root.join("index"));
         }
-        let mut add = self.command();
-        add.args(["add", "--all", "--ignore-errors", "--", "."]);
-        for large in self.too_large()? {
-            let mut pathspec = b":(exclude,literal,top)".to_vec();
-            pathspec.extend(large);
-            add.arg(OsString::from_vec(pathspec));
+        let large = self.too_large()?;
+        let add = |options: &[&str]| {
+            let mut add = self.command();
+            add.args(options)
+                .args(["add", "--all", "--ignore-errors", "--", "."]);
+            for name in &large {
+                let mut pathspec = b":(exclude,literal,top)".to_vec();
+                pathspec.extend(name);
+                add.arg(OsString::from_vec(pathspec));
+            }
+            feed(add, Vec::new())
+        };
+        // What cannot be read is named by git on stderr; the rest is in. A filter of the repository's that does not work
+        // ends git altogether: then the files are taken as they are.
+        if add(&[]).is_err() {
+            let _ = add(&[&format!("--attr-source={}", self.nothing()?)]);
         }
-        // What cannot be read is named by git on stderr; the rest is in.
-        let _ = feed(add, Vec::new());
         let tree = self.git(&["write-tree"])?;
         let mut commit = self.command();
         commit.args([
@@ -249,6 +257,11 @@ impl Beside {
                 .env(format!("GIT_{who}_EMAIL"), "bottle@localhost");
         }
         text(feed(commit, Vec::new())?).map(Some)
+    }
+
+    /// The tree without anything, which has no attributes.
+    fn nothing(&self) -> io::Result<String> {
+        self.git(&["hash-object", "-t", "tree", "-w", "--stdin"])
     }
 
     fn too_large(&self) -> io::Result<Vec<Vec<u8>>> {

@@ -435,9 +435,9 @@ fn known_cause(stderr: &str) -> Option<&'static str> {
         Some("you may not use the engine: join the group `docker`, or use a rootless one")
     } else if has("'compose' is not a docker command") || has("unknown shorthand flag: 'f'") {
         Some("the Compose v2 plugin is missing (on Debian: scripts/setup)")
-    } else if has("\"sleep\": executable file not found") {
+    } else if has("executable file not found") || (has("Container ") && has("is not running")) {
         Some(
-            "the image has no `sleep`, by which its container waits: build it on Debian, Alpine or BusyBox",
+            "it ended at once: an image needs `sleep`, by which its container waits (Debian, Alpine, BusyBox have it)",
         )
     } else if has("no space left on device") {
         Some("the disk is full: `docker system df` shows what takes it")

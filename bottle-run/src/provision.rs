@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bottle_plan::failure::{Failure, Result};
-use bottle_plan::plan::{AgentFile, Plan, Skill, Step};
+use bottle_plan::plan::{AgentFile, Plan, Skill, Step, WorkspaceMode};
 use bottle_plan::policy::Tls;
 
 use crate::engine::{Engine, at_once};
@@ -313,12 +313,11 @@ impl Contents {
         match step {
             Step::User => {
                 directory(archive, home, 0o755, self.user)?;
-                directory(
-                    archive,
-                    agent.workdir.trim_start_matches('/'),
-                    0o755,
-                    self.user,
-                )?;
+                // A mounted one is the host's: its owner and mode stay as they are.
+                if self.plan.workspace.mode == WorkspaceMode::Copy {
+                    let workdir = agent.workdir.trim_start_matches('/');
+                    directory(archive, workdir, 0o755, self.user)?;
+                }
                 if let Some(passwd) = self.passwd_with_agent() {
                     file(archive, "etc/passwd", 0o644, ROOT, &passwd)?;
                 }

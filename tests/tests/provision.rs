@@ -229,7 +229,7 @@ fn an_image_of_nothing_is_said_to_be_too_little() {
     let refused = home.tool("bottle-run").args(["up"]).stdin(compose).run();
     assert_eq!(refused.code(), 1, "{}", refused.stderr);
     assert!(
-        refused.stderr.contains("hint: the image has no `sleep`"),
+        refused.stderr.contains("an image needs `sleep`"),
         "{}",
         refused.stderr
     );

@@ -5,6 +5,7 @@
 pub mod audit;
 pub mod failure;
 pub mod forms;
+pub mod frame;
 pub mod handle;
 pub mod host;
 pub mod plan;

@@ -2,6 +2,7 @@
 
 mod audit;
 mod examples;
+mod work;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -14,7 +15,8 @@ use bottle_plan::{shell, state, tool};
 use bottle_run::bottle::{self, Home, around_exec};
 use bottle_run::engine::Engine;
 use bottle_run::exec::{self, Stdin};
-use bottle_run::{down, interrupt, list, logs, up};
+use bottle_run::terminal::keys;
+use bottle_run::{down, interrupt, list, logs, sessions, up};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::ArgValueCandidates;
 
@@ -25,6 +27,8 @@ Examples:
   bottle-plan demo | bottle-render | bottle-run up      start a bottle, print its handle
   bottle-run exec demo-x7k2p -- git log -1              run a command in it
   bottle-run attach demo-x7k2p                          work in it
+  bottle-run diff demo-x7k2p                            see what the agent changed
+  bottle-run pull demo-x7k2p                            have it as a branch of your repository
   bottle-run audit demo-x7k2p --denied                  see what it was not let do
   bottle-run list                                       see what there is
   bottle-run down demo-x7k2p                            stop and remove it
@@ -82,11 +86,14 @@ enum Command {
         /// Leave our stdin alone
         #[arg(long, short = 'n')]
         no_stdin: bool,
+        /// At a terminal, let everything through that the command prints: the clipboard, titles, files
+        #[arg(long)]
+        raw: bool,
         /// The command and its arguments
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<String>,
     },
-    /// Run the bottle's own command on this terminal
+    /// Run the bottle's own command on this terminal, or go back to it
     #[command(after_help = examples::ATTACH)]
     Attach {
         /// The bottle
@@ -94,6 +101,15 @@ enum Command {
         slug: String,
         #[command(flatten)]
         task: Task,
+        /// Which of several sessions; a new one runs the bottle's command once more
+        #[arg(long, value_name = "NAME", default_value = sessions::USUAL)]
+        session: String,
+        /// The keys that leave it running, or none
+        #[arg(long, value_name = "KEYS", env = "BOTTLE_DETACH_KEYS", default_value = keys::USUAL)]
+        detach_keys: String,
+        /// Let everything through that the command prints: the clipboard, titles, files
+        #[arg(long)]
+        raw: bool,
     },
     /// Show what the containers printed
     #[command(after_help = examples::LOGS)]
@@ -116,6 +132,12 @@ enum Command {
     },
     /// Show what a bottle did and tried, running or stopped
     Audit(audit::Args),
+    /// Show what the agent changed
+    #[command(after_help = examples::DIFF)]
+    Diff(work::DiffArgs),
+    /// Bring what the agent did into a branch of a repository here
+    #[command(after_help = examples::PULL)]
+    Pull(work::PullArgs),
     /// Show all bottles of this home
     #[command(alias = "ls")]
     #[command(after_help = examples::LIST)]
@@ -212,6 +234,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Exec {
             slug,
             no_stdin,
+            raw,
             command,
         } => {
             let plan = home()
@@ -223,16 +246,36 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
             } else {
                 Stdin::detect()
             };
+            if stdin == Stdin::Terminal {
+                return sessions::keyboard()
+                    .and_then(|keyboard| sessions::once(&engine, &plan, &command, keyboard, raw))
+                    .map_err(around_exec);
+            }
             exec::replace_self(&engine, &plan, &command, stdin)
         }
-        Command::Attach { slug, task } => {
+        Command::Attach {
+            slug,
+            task,
+            session,
+            detach_keys,
+            raw,
+        } => {
             let plan = home()
                 .and_then(|home| home.plan(&slug))
                 .map_err(around_exec)?;
             bottle::check_running(&engine, &plan).map_err(around_exec)?;
             match task.command(&plan).map_err(around_exec)? {
                 Some(command) => exec::replace_self(&engine, &plan, &command, Stdin::Closed),
-                None => exec::replace_self(&engine, &plan, &plan.agent.command, Stdin::detect()),
+                None if Stdin::detect() == Stdin::Terminal => {
+                    let wanted = sessions::Attach {
+                        name: &session,
+                        command: &plan.agent.command,
+                        detach_keys: Some(&detach_keys),
+                        raw,
+                    };
+                    sessions::attach(&engine, &plan, &wanted, &say).map_err(around_exec)
+                }
+                None => exec::replace_self(&engine, &plan, &plan.agent.command, Stdin::Bytes),
             }
         }
         Command::Logs {
@@ -252,9 +295,13 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
             logs::logs(&engine, &home()?, &request).map(|()| 0)
         }
         Command::Audit(args) => audit::run(&home()?, &args, cli.json, &say),
+        Command::Diff(args) => work::diff(&engine, &home()?, &args, cli.json, &say),
+        Command::Pull(args) => work::pull(&engine, &home()?, args, cli.json, &say),
         Command::List => {
-            let list = list::list(&engine, &home()?)?;
+            let home = home()?;
+            let mut list = list::list(&engine, &home)?;
             let text = if cli.json {
+                list::add_sessions(&engine, &home, &mut list);
                 state::to_json(&list)?
             } else {
                 list::table(&list)

@@ -3,6 +3,7 @@
 //! Every call has a time limit, an environment of its own, and an error that says what was run and what it said.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{Read, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -93,6 +94,14 @@ impl Engine {
             limit: Some(self.quick),
             show: false,
         }
+    }
+
+    /// Another program, run in the same way: nothing of the environment but what is passed on, a time limit, bounded
+    /// output, deaf to Ctrl-C until we act on it.
+    pub fn other(&self, program: &str) -> Call {
+        let mut call = self.call::<_, OsString>([]);
+        call.program = program.into();
+        call
     }
 
     /// The command itself, for those who become the engine's client.
@@ -221,6 +230,16 @@ impl Call {
         }
     }
 
+    /// Runs it with its stdout going into a file, up to `most` bytes and one more, which says that there were more. A
+    /// child that goes on writing is cut off.
+    ///
+    /// # Errors
+    /// As [`Call::output`].
+    pub fn output_into(self, file: File, most: u64) -> Result<Output> {
+        let (output, ()) = self.output_read_by(move |pipe| save(pipe, file, most))?;
+        Ok(output)
+    }
+
     fn output_read_by<T: Send + 'static>(
         self,
         read_stdout: impl FnOnce(std::process::ChildStdout) -> T + Send + 'static,
@@ -312,6 +331,11 @@ fn restrict_environment(command: &mut Command) {
         .env("LC_ALL", "C.UTF-8")
         .env("COMPOSE_ANSI", "never")
         .env("BUILDKIT_PROGRESS", "plain");
+}
+
+fn save(pipe: impl Read, mut file: File, most: u64) {
+    // What could not be written is missed by whoever reads the file; the pipe is closed either way.
+    let _ = std::io::copy(&mut pipe.take(most + 1), &mut file);
 }
 
 fn drain(mut pipe: impl Read) -> Vec<u8> {
@@ -411,6 +435,10 @@ fn known_cause(stderr: &str) -> Option<&'static str> {
         Some("you may not use the engine: join the group `docker`, or use a rootless one")
     } else if has("'compose' is not a docker command") || has("unknown shorthand flag: 'f'") {
         Some("the Compose v2 plugin is missing (on Debian: scripts/setup)")
+    } else if has("executable file not found") || (has("Container ") && has("is not running")) {
+        Some(
+            "it ended at once: an image needs `sleep`, by which its container waits (Debian, Alpine, BusyBox have it)",
+        )
     } else if has("no space left on device") {
         Some("the disk is full: `docker system df` shows what takes it")
     } else if has("has active endpoints") {

@@ -17,11 +17,12 @@ use crate::bottle::around_exec;
 use crate::engine::Engine;
 use crate::interrupt;
 use crate::provision::HELPER;
+use crate::sessions;
 
 /// How a command is connected to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stdin {
-    /// A terminal in the container, connected to ours.
+    /// Frames for our helper inside, which holds a terminal for the command.
     Terminal,
     /// Our stdin, byte for byte.
     Bytes,
@@ -82,18 +83,12 @@ pub fn replace_self(engine: &Engine, plan: &Plan, command: &[String], stdin: Std
 /// When the client cannot be started or waited for.
 pub fn run(engine: &Engine, plan: &Plan, command: &[String]) -> Result<u8> {
     // Our stdin was the document; a person is at the terminal.
-    let terminal = File::options().read(true).write(true).open("/dev/tty").ok();
-    let wants_terminal = terminal.is_some() && std::io::stdout().is_terminal();
-    let stdin = if wants_terminal {
-        Stdin::Terminal
-    } else {
-        Stdin::Closed
-    };
-    let mut client = client(engine, plan, command, stdin);
-    match terminal.filter(|_| wants_terminal) {
-        Some(terminal) => client.stdin(terminal),
-        None => client.stdin(Stdio::null()),
-    };
+    let keyboard = File::options().read(true).write(true).open("/dev/tty").ok();
+    if let Some(keyboard) = keyboard.filter(|_| std::io::stdout().is_terminal()) {
+        return sessions::once(engine, plan, command, keyboard, false).map_err(around_exec);
+    }
+    let mut client = client(engine, plan, command, Stdin::Closed);
+    client.stdin(Stdio::null());
     let cannot =
         |error| around_exec(Failure::failed("cannot run the engine's client").because(error));
     let mut child = client.spawn().map_err(cannot)?;
@@ -116,12 +111,12 @@ pub fn run(engine: &Engine, plan: &Plan, command: &[String]) -> Result<u8> {
     }
 }
 
-fn client(engine: &Engine, plan: &Plan, command: &[String], stdin: Stdin) -> Command {
+pub(crate) fn client(engine: &Engine, plan: &Plan, command: &[String], stdin: Stdin) -> Command {
     let mut client = engine.command();
     client.arg("exec");
     match stdin {
         Stdin::Terminal => {
-            client.args(["--interactive", "--tty"]);
+            client.arg("--interactive");
             for name in ["TERM", "COLORTERM", "LANG"] {
                 if let Ok(value) = std::env::var(name) {
                     client.arg(format!("--env={name}={value}"));

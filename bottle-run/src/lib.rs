@@ -18,4 +18,7 @@ pub mod networks;
 pub mod provision;
 pub mod resume;
 pub mod secrets;
+pub mod sessions;
+pub mod terminal;
 pub mod up;
+pub mod work;

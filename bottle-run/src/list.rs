@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::bottle::Home;
 use crate::containers::{self, Container, Labels};
 use crate::engine::Engine;
+use crate::sessions::{self, Session};
 
 /// The schema tag of [`List`].
 pub const LIST_SCHEMA: &str = "bottle.list/v1";
@@ -41,6 +42,8 @@ pub struct Entry {
     pub stopped_at: Option<String>,
     /// Role → what the engine says of the container.
     pub containers: BTreeMap<String, String>,
+    /// What runs in it on terminals of its own; in the document only, as every bottle has to be asked.
+    pub sessions: Vec<Session>,
 }
 
 /// How a bottle is.
@@ -119,6 +122,22 @@ fn entry(metadata: Option<&Metadata>, slug: &str, found: &[Container]) -> Entry 
             .iter()
             .map(|c| (c.role().to_owned(), c.status.clone()))
             .collect(),
+        sessions: Vec::new(),
+    }
+}
+
+/// Asks the running bottles what sessions they have.
+pub fn add_sessions(engine: &Engine, home: &Home, list: &mut List) {
+    let runs = |entry: &&mut Entry| matches!(entry.status, Status::Running | Status::Degraded);
+    let (entries, plans): (Vec<_>, Vec<_>) = list
+        .bottles
+        .iter_mut()
+        .filter(runs)
+        .filter_map(|entry| home.plan(&entry.slug).ok().map(|plan| (entry, plan)))
+        .unzip();
+    let found = sessions::of_all(engine, &plans);
+    for (entry, sessions) in entries.into_iter().zip(found) {
+        entry.sessions = sessions;
     }
 }
 

@@ -6,16 +6,17 @@
 mod archive;
 
 use std::io::{self, Read as _, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bottle_plan::failure::{Failure, Result};
-use bottle_plan::plan::{AgentFile, Plan, Step};
+use bottle_plan::plan::{AgentFile, Plan, Skill, Step, WorkspaceMode};
+use bottle_plan::policy::Tls;
 
 use crate::engine::{Engine, at_once};
 use crate::images::SidecarBinary;
-use crate::{files, resume};
-use archive::{ROOT, broken, directory, file, tree};
+use crate::{files, resume, work};
+use archive::{LeftOut, ROOT, broken, directory, file, some_of, tree};
 
 /// The helper inside the agent's container: the isolation probe, and the way in for secrets.
 pub const HELPER: &str = "/usr/local/lib/bottle/bottle-sidecar";
@@ -32,6 +33,15 @@ const HASHED_FOLDER: &str = "etc/ssl/certs";
 /// Where the prompt is, and the skills below the home, when there is no provider that knows better.
 const PROMPT: &str = "/etc/bottle/prompt.md";
 const SKILLS: &str = ".claude/skills";
+
+/// Where the skills wait for being put in place, once the container runs and what is there can be removed.
+const SKILLS_STAGED: &str = "/etc/bottle/skills";
+
+/// Debian's keystore of Java; other images have theirs below JAVA_HOME, which `keytool -cacerts` knows.
+const JAVA_STORE: &str = "etc/ssl/certs/java/cacerts";
+
+/// Java takes its time to start.
+const KEYTOOL: Duration = Duration::from_secs(120);
 
 /// By so many characters Claude Code knows a key again that it was told to use.
 const PLACEHOLDER_END: usize = 20;
@@ -50,11 +60,16 @@ pub fn fill(
     ca_pem: &str,
     binary: &SidecarBinary,
     resumed: bool,
-) -> Result<()> {
-    let (bundle, passwd) = at_once(
+) -> Result<Filled> {
+    let (bundle, (passwd, java)) = at_once(
         || read_from(engine, container, SYSTEM_BUNDLE),
-        || read_from(engine, container, "etc/passwd"),
+        || {
+            let passwd = || read_from(engine, container, "etc/passwd");
+            let java = || read_from(engine, container, JAVA_STORE);
+            at_once(passwd, java).unwrap_or_else(|failure| (Err(failure), Ok(None)))
+        },
     )?;
+    let java = java?.is_some();
     let old_ca = if resumed {
         read_from(engine, container, EGRESS_CA)?.and_then(|pem| String::from_utf8(pem).ok())
     } else {
@@ -74,13 +89,19 @@ pub fn fill(
         ca_hash: bottle_ca::subject_hash(ca_pem)?,
         ca_pem: ca_pem.to_owned(),
         helper: binary.read()?,
+        listed: if resumed { None } else { listed(engine, plan)? },
     };
+    let mut missing = contents.missing();
     let (failed, why) = std::sync::mpsc::channel();
+    let (told, left_out) = std::sync::mpsc::channel();
     let copied = engine
         .call(["cp", "-", &format!("{container}:/")])
         .input_from(move |out| {
             let mut out = PipeWatch { out, closed: false };
-            contents.write(&mut out).map_err(|failure| {
+            let mut left_out = LeftOut::default();
+            let written = contents.write(&mut out, &mut left_out);
+            let _ = told.send(left_out);
+            written.map_err(|failure| {
                 let error = io::Error::other(failure.chain());
                 if !out.closed {
                     let _ = failed.send(failure);
@@ -93,7 +114,111 @@ pub fn fill(
     // A failure on our side of the pipe says more than the engine's about a short archive; when it was the engine that
     // stopped reading, its own message does.
     let result = why.try_recv().map_or(copied.map(drop), Err);
-    result.map_err(|failure| failure.while_doing("filling the agent's container"))
+    result.map_err(|failure| failure.while_doing("filling the agent's container"))?;
+    missing.extend(left_out.try_recv().unwrap_or_default().lines());
+    Ok(Filled {
+        notes: missing,
+        java,
+    })
+}
+
+/// What came of the filling.
+#[derive(Debug)]
+pub struct Filled {
+    /// What of the host was not copied, and what the image lacks; a line each, for the person who starts the bottle.
+    pub notes: Vec<String>,
+    /// Whether the image has a keystore of Java.
+    pub java: bool,
+}
+
+/// A skill that is gone is noticed before anything is started.
+///
+/// # Errors
+/// Not found, naming it.
+pub fn check_sources(plan: &Plan) -> Result<()> {
+    let gone = |skill: &&Skill| !skill.path.is_dir();
+    match plan.agent.skills.iter().find(gone) {
+        None => Ok(()),
+        Some(skill) => Err(Failure::not_found(format!(
+            "skills: `{}` is not at {} any more",
+            skill.name,
+            skill.path.display()
+        ))
+        .hint("plan again, or take it out of the manifest")),
+    }
+}
+
+/// What can only be done in a container that runs, before the agent does: by our helper or the image's own tools, as
+/// users by number.
+///
+/// # Errors
+/// When a skill cannot be put in place. Java's keystore is a warning: the environment says where it is not.
+pub fn settle(
+    engine: &Engine,
+    plan: &Plan,
+    container: &str,
+    filled: &Filled,
+    say: &dyn Fn(&str),
+) -> Result<()> {
+    if !plan.agent.skills.is_empty() {
+        let user = format!("--user={}", plan.agent.user);
+        let folder = skills_folder(plan);
+        engine
+            .call(["exec", &user, container, HELPER])
+            .args(["skills", SKILLS_STAGED, &folder])
+            .args(plan.agent.skills.iter().map(|skill| skill.name.as_str()))
+            .run()
+            .map_err(|failure| failure.while_doing("putting the skills in place"))?;
+    }
+    if filled.java && !trusted_by_java(engine, container)? {
+        say(
+            "warning: keytool did not take the bottle's CA: Java programs trust no host that egress opens",
+        );
+    }
+    Ok(())
+}
+
+/// The image's own keytool, as the owner of the keystore and without any capability.
+fn trusted_by_java(engine: &Engine, container: &str) -> Result<bool> {
+    let keytool = |args: &[&str]| {
+        let call = engine.call(["exec", "--user=0:0", container, "keytool"]);
+        call.args(args.iter().copied()).within(KEYTOOL).output()
+    };
+    let entry = [
+        "-cacerts",
+        "-storepass",
+        "changeit",
+        "-alias",
+        "bottle-egress",
+    ];
+    // One of an earlier bottle, when this one goes on from a snapshot.
+    keytool(&[&["-delete"], entry.as_slice()].concat())?;
+    let import = [
+        "-importcert",
+        "-noprompt",
+        "-trustcacerts",
+        "-file",
+        "/etc/bottle/egress-ca.pem",
+    ];
+    let imported = keytool(&[import.as_slice(), entry.as_slice()].concat())?;
+    Ok(imported.status.success())
+}
+
+fn skills_folder(plan: &Plan) -> String {
+    let usual = || format!("{}/{SKILLS}", plan.agent.home);
+    plan.agent.skills_folder.clone().unwrap_or_else(usual)
+}
+
+/// With `ignore` only what git does not ignore is copied, and the repository itself.
+fn listed(engine: &Engine, plan: &Plan) -> Result<Option<Vec<PathBuf>>> {
+    match &plan.workspace.from {
+        Some(from) if plan.workspace.ignore => {
+            let mut names = work::not_ignored(engine, from)?;
+            names.insert(0, PathBuf::from(".git"));
+            Ok(Some(names))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// A writer that knows whether the other end went away.
@@ -152,10 +277,12 @@ struct Contents {
     old_ca_hash: Option<String>,
     resumed: bool,
     helper: Vec<u8>,
+    /// What of the workspace is copied; none: all.
+    listed: Option<Vec<PathBuf>>,
 }
 
 impl Contents {
-    fn write(&self, out: &mut dyn Write) -> Result<()> {
+    fn write(&self, out: &mut dyn Write, left_out: &mut LeftOut) -> Result<()> {
         let mut archive = tar::Builder::new(out);
         archive.follow_symlinks(false);
         let archive = &mut archive;
@@ -169,24 +296,28 @@ impl Contents {
         )?;
         directory(archive, "etc/bottle", 0o755, ROOT)?;
         for step in &self.plan.provision {
-            self.step(archive, *step)
+            self.step(archive, *step, left_out)
                 .map_err(|failure| failure.while_doing(format!("{step:?}").to_lowercase()))?;
         }
         archive.finish().map_err(broken)
     }
 
-    fn step<W: Write>(&self, archive: &mut tar::Builder<W>, step: Step) -> Result<()> {
+    fn step<W: Write>(
+        &self,
+        archive: &mut tar::Builder<W>,
+        step: Step,
+        left_out: &mut LeftOut,
+    ) -> Result<()> {
         let agent = &self.plan.agent;
         let home = agent.home.trim_start_matches('/');
         match step {
             Step::User => {
                 directory(archive, home, 0o755, self.user)?;
-                directory(
-                    archive,
-                    agent.workdir.trim_start_matches('/'),
-                    0o755,
-                    self.user,
-                )?;
+                // A mounted one is the host's: its owner and mode stay as they are.
+                if self.plan.workspace.mode == WorkspaceMode::Copy {
+                    let workdir = agent.workdir.trim_start_matches('/');
+                    directory(archive, workdir, 0o755, self.user)?;
+                }
                 if let Some(passwd) = self.passwd_with_agent() {
                     file(archive, "etc/passwd", 0o644, ROOT, &passwd)?;
                 }
@@ -226,27 +357,31 @@ impl Contents {
                 self.place(archive, path, prompt.as_bytes())
             }
             Step::Skills => {
-                let usual = format!("{}/{SKILLS}", agent.home);
-                let folder = agent.skills_folder.as_deref().unwrap_or(&usual);
+                self.parents(archive, &format!("{}/x", skills_folder(&self.plan)))?;
+                let staged = Path::new(SKILLS_STAGED.trim_start_matches('/'));
                 for skill in &agent.skills {
-                    let target = format!("{folder}/{}", skill.name);
-                    self.parents(archive, &target)?;
-                    let target = Path::new(target.trim_start_matches('/'));
-                    tree(archive, &skill.path, target, self.user)?;
+                    tree(
+                        archive,
+                        &skill.path,
+                        &staged.join(&skill.name),
+                        ROOT,
+                        left_out,
+                    )?;
                 }
                 Ok(())
             }
             // It is there, as the agent left it.
             Step::Workspace if self.resumed => Ok(()),
-            Step::Workspace => match &self.plan.workspace.from {
-                Some(from) => tree(
-                    archive,
-                    from,
-                    Path::new(agent.workdir.trim_start_matches('/')),
-                    self.user,
-                ),
-                None => Ok(()),
-            },
+            Step::Workspace => {
+                let target = Path::new(agent.workdir.trim_start_matches('/'));
+                match (&self.plan.workspace.from, &self.listed) {
+                    (Some(from), Some(names)) => {
+                        some_of(archive, from, target, names, self.user, left_out)
+                    }
+                    (Some(from), None) => tree(archive, from, target, self.user, left_out),
+                    (None, _) => Ok(()),
+                }
+            }
             Step::Git => {
                 let mut config = String::from("[user]\n");
                 let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
@@ -265,6 +400,26 @@ impl Contents {
                 )
             }
         }
+    }
+
+    /// What of ours the image has no place for, where somebody could miss it.
+    fn missing(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let routes = &self.plan.egress.routes;
+        if self.bundle.is_empty() && routes.iter().any(|route| route.tls == Tls::Passthrough) {
+            lines.push(
+                "the image has no root certificates (Debian: ca-certificates): hosts with `tls: passthrough` are not \
+                 trusted in it"
+                    .to_owned(),
+            );
+        }
+        if self.passwd.is_empty() {
+            lines.push(
+                "the image has no /etc/passwd: programs in it find no name for their user"
+                    .to_owned(),
+            );
+        }
+        lines
     }
 
     /// A file at an absolute path: the agent's own below its home, elsewhere one it can only read.

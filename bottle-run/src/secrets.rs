@@ -6,6 +6,8 @@ use bottle_plan::failure::{Failure, Result};
 use bottle_plan::plan::{EnvSource, Plan};
 use zeroize::Zeroizing;
 
+use crate::interrupt;
+
 /// As the egress sidecar has it.
 const SHORTEST_CREDENTIAL: usize = 8;
 
@@ -39,7 +41,7 @@ pub struct Secrets {
 /// Reads everything the plan names. Asked on the terminal is only what can be had no other way.
 ///
 /// # Errors
-/// When a variable is not set, is not usable in a header, or nobody can be asked.
+/// When a variable is not set, is not usable in a header, or nobody can be asked, be it that nobody is to be.
 pub fn collect(plan: &Plan, may_ask: bool) -> Result<Secrets> {
     let mut secrets = Secrets::default();
     for slot in &plan.egress.slots {
@@ -50,22 +52,13 @@ pub fn collect(plan: &Plan, may_ask: bool) -> Result<Secrets> {
     for variable in &plan.agent.env {
         let value = match &variable.from {
             EnvSource::Host(name) => from_host(name)?,
-            EnvSource::Prompt(_) if !may_ask => return Err(must_not_ask(&variable.name)),
-            EnvSource::Prompt(message) => ask(&variable.name, message)?,
+            EnvSource::Prompt(message) if may_ask => ask(&variable.name, message)?,
+            EnvSource::Prompt(_) => return Err(not_asked(&variable.name, "nobody is to be asked")),
             EnvSource::Literal(_) | EnvSource::Placeholder(_) => continue,
         };
         secrets.agent.push((variable.name.clone(), value));
     }
     Ok(secrets)
-}
-
-fn must_not_ask(name: &str) -> Failure {
-    Failure::invalid(format!(
-        "the plan asks for {name}, and --no-input forbids asking"
-    ))
-    .hint(format!(
-        "write `{name}: ${{{name}}}` in the manifest and export {name}"
-    ))
 }
 
 fn from_host(name: &str) -> Result<Secret> {
@@ -106,19 +99,20 @@ fn check_header_value(name: &str, value: &str) -> Result<()> {
 
 fn ask(name: &str, message: &str) -> Result<Secret> {
     let question = format!("{}: ", bottle_plan::failure::printable(message));
-    let value = rpassword::prompt_password(question).map_err(|error| {
-        Failure::invalid(format!(
-            "the plan asks for {name}, and there is no terminal to ask on"
-        ))
-        .because(error)
-        .hint(format!(
-            "write `{name}: ${{{name}}}` in the manifest and export {name}"
-        ))
-    })?;
+    let value = rpassword::prompt_password(question)
+        .map_err(|error| not_asked(name, "there is no terminal to ask on").because(error))?;
+    // The signal may have come while the answer was awaited.
+    interrupt::check()?;
     if value.contains('\0') {
         return Err(Failure::invalid(format!(
             "the value for {name} has a NUL byte"
         )));
     }
     Ok(Secret(Zeroizing::new(value)))
+}
+
+fn not_asked(name: &str, why: &str) -> Failure {
+    Failure::invalid(format!("the plan asks for {name}, and {why}")).hint(format!(
+        "write `{name}: ${{{name}}}` in the manifest and export {name}"
+    ))
 }

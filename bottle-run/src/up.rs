@@ -20,7 +20,7 @@ use crate::engine::{Engine, at_once};
 use crate::images::{self, SidecarBinary};
 use crate::lock::BottleLock;
 use crate::secrets::{self, Secrets};
-use crate::{canary, down, files, inspect, interrupt, networks, provision, resume};
+use crate::{canary, down, files, inspect, interrupt, networks, provision, resume, work};
 
 /// How long a sidecar may take until it listens; it takes milliseconds.
 const SIDECAR_READY_SECONDS: u32 = 20;
@@ -61,6 +61,7 @@ pub fn up(engine: &Engine, request: &Request, say: &dyn Fn(&str)) -> Result<Hand
     };
     clear_leftovers(engine, &undo, plan, say)?;
 
+    provision::check_sources(plan)?;
     let secrets = secrets::collect(plan, request.ask)?;
     let binary = SidecarBinary::find()?;
     let resumed = resume::image(engine, plan, say)?;
@@ -123,6 +124,10 @@ fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) 
     // Files first: the CA is among them, and the sidecar's user must own what it is to read.
     let authority = mint(plan, say)?;
     files::write(plan, &request.compose)?;
+    // A bottle that goes on from a snapshot keeps the note of where its work began.
+    if resumed.is_none() {
+        work::note(engine, plan)?;
+    }
     let (created, chosen) = at_once(|| networks::create(engine, plan), || runtime(engine, plan))?;
     created?;
     interrupt::check()?;
@@ -136,7 +141,10 @@ fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) 
         },
         || start_sidecars(engine, &names),
     )?;
-    filled?;
+    let filled = filled?;
+    for line in &filled.notes {
+        say(line);
+    }
     ready?;
     interrupt::check()?;
     engine
@@ -145,6 +153,7 @@ fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) 
         .map_err(|failure| failure.while_doing("starting the agent's container"))?;
     networks::verify(engine, plan)?;
     canary::run(engine, plan, &names.agent)?;
+    provision::settle(engine, plan, &names.agent, &filled, say)?;
     hand_over_secrets(engine, plan, &names.agent, secrets)?;
     Ok(Handle {
         schema: HANDLE_SCHEMA.to_owned(),

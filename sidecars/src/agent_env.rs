@@ -20,8 +20,8 @@ const FILE: &str = "/run/bottle/env";
 const MAX_BYTES: u64 = 1 << 20;
 
 /// What a shell returns for a command that is there but cannot be run, and for one that is not there.
-const CANNOT_RUN: u8 = 126;
-const NOT_THERE: u8 = 127;
+pub(crate) const CANNOT_RUN: u8 = 126;
+pub(crate) const NOT_THERE: u8 = 127;
 
 /// `--store` reads `NAME=value` entries, each ended by a NUL, from stdin; `--print` writes them to stdout; `-- CMD…`
 /// becomes that command with them.

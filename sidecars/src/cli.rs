@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::audit::AuditLimits;
 use crate::egress::{self, DEFAULT_SOCKET, Ports, Settings};
-use crate::{agent_env, explain, health, probe};
+use crate::{agent_env, explain, health, probe, session, skills, work};
 
 const USAGE: &str = "\
 usage: bottle-sidecar egress [--config-dir DIR] [--status-socket PATH]
@@ -21,6 +21,9 @@ usage: bottle-sidecar egress [--config-dir DIR] [--status-socket PATH]
        bottle-sidecar decide POLICY
        bottle-sidecar probe ...
        bottle-sidecar env --store | env --print | env -- CMD...
+       bottle-sidecar session attach NAME -- CMD... | once -- CMD... | list
+       bottle-sidecar skills FROM TO NAME...
+       bottle-sidecar work bundle [--committed] DIR
 ";
 
 const FAILED: u8 = 1;
@@ -44,6 +47,9 @@ pub fn run(args: &[String]) -> ExitCode {
         "decide" => run_decide(rest),
         "probe" => return probe::run(rest),
         "env" => return agent_env::run(rest),
+        "session" => return session::run(rest),
+        "skills" => return skills::run(rest),
+        "work" => return work::run(rest),
         "--help" | "-h" | "help" => print(USAGE),
         "--version" | "-V" => print(concat!("bottle-sidecar ", env!("CARGO_PKG_VERSION"), "\n")),
         "" => Err(usage("a command is missing")),

@@ -23,7 +23,10 @@ mod path;
 mod policy;
 mod probe;
 mod reason;
+mod session;
+mod skills;
 mod stream;
+mod work;
 
 pub use audit::AuditLimits;
 pub use ca::CaError;

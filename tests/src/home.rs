@@ -82,6 +82,12 @@ impl Home {
         self.0.folder.path().join("cwd")
     }
 
+    /// The home directory of the tools' user.
+    #[must_use]
+    pub fn user(&self) -> PathBuf {
+        self.0.folder.path().join("user")
+    }
+
     /// The state folder of a bottle.
     #[must_use]
     pub fn state(&self, slug: &str) -> PathBuf {
@@ -128,9 +134,19 @@ impl Home {
         if matches!(name, "bottle-run" | "bottle-snapshot") {
             self.0.used_engine.store(true, Ordering::Relaxed);
         }
-        let call = Call::new(tools::tool(name))
+        self.called(Call::new(tools::tool(name)))
+    }
+
+    /// A call of another program that calls the tools, as a tool is called.
+    pub fn program(&self, name: &str) -> Call {
+        self.0.used_engine.store(true, Ordering::Relaxed);
+        self.called(Call::new(name))
+    }
+
+    fn called(&self, call: Call) -> Call {
+        let call = call
             .cwd(self.cwd())
-            .env("HOME", self.0.folder.path().join("user"))
+            .env("HOME", self.user())
             .env("BOTTLE_HOME", self.path())
             .envs(&self.0.env);
         match tools::sidecar() {

@@ -19,6 +19,7 @@ pub mod raw;
 pub mod run;
 pub mod server;
 pub mod suite;
+pub mod terminal;
 pub mod tools;
 
 pub use engine::need_engine;

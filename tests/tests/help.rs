@@ -221,9 +221,9 @@ fn check_syntax(shell: &str, script: &str) {
         .flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>())
         .any(|folder| folder.join(shell).is_file());
     if found {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().unwrap_or_else(|e| panic!("a folder: {e}"));
         let file = folder.path().join("script");
-        fs::write(&file, script).expect("the script can be written");
+        fs::write(&file, script).unwrap_or_else(|e| panic!("the script: {e}"));
         let done = Call::new(shell).args([flag]).args([file]).run();
         assert_eq!(done.code(), 0, "{shell}: {}", done.stderr);
     }

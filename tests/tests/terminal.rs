@@ -1,99 +1,12 @@
-//! `attach` on a real terminal: tmux types, resizes and reads the screen.
+//! `attach`, `exec` and sessions on a real terminal.
 
-#![allow(clippy::expect_used, reason = "a test's helpers fail by panicking")]
-
-use std::process::Command;
-
-use bottle_tests::engine::{need_engine, skip, wait_for};
-use bottle_tests::{Home, tools};
-
-/// A terminal of tmux's, gone with this value.
-struct Terminal {
-    socket: String,
-}
-
-impl Terminal {
-    fn start(home: &Home, width: u16, height: u16) -> Self {
-        let terminal = Self {
-            socket: home.slug("tmux"),
-        };
-        let (width, height) = (width.to_string(), height.to_string());
-        let shell = "exec env -i PATH=\"$PATH\" PS1='ready> ' TERM=screen bash --norc --noprofile";
-        terminal.tmux(&[
-            "-f",
-            "/dev/null",
-            "new-session",
-            "-d",
-            "-s",
-            "t",
-            "-x",
-            &width,
-            "-y",
-            &height,
-            shell,
-        ]);
-        terminal.waits_for("ready>");
-        terminal
-    }
-
-    fn tmux(&self, args: &[&str]) -> String {
-        let output = Command::new("tmux")
-            .arg("-L")
-            .arg(&self.socket)
-            .args(args)
-            .output()
-            .expect("tmux runs");
-        assert!(
-            output.status.success(),
-            "tmux {args:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    fn screen(&self) -> String {
-        self.tmux(&["capture-pane", "-p", "-t", "t"])
-    }
-
-    fn types(&self, keys: &str) {
-        self.tmux(&["send-keys", "-t", "t", keys, "Enter"]);
-    }
-
-    /// Types until the answer is there: a shell that has just shown its prompt may throw away what came before it read.
-    fn asks(&self, keys: &str, answer: &str) {
-        let mut polls = 0;
-        wait_for(&format!("`{answer}` after `{keys}`"), || {
-            if polls % 100 == 0 {
-                self.types(keys);
-            }
-            polls += 1;
-            self.screen().contains(answer)
-        });
-    }
-
-    fn waits_for(&self, text: &str) {
-        wait_for(
-            &format!("`{text}` on the screen:\n{}", self.screen()),
-            || self.screen().contains(text),
-        );
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = Command::new("tmux")
-            .args(["-L", &self.socket, "kill-server"])
-            .output();
-    }
-}
+use bottle_tests::Home;
+use bottle_tests::engine::{need_engine, wait_within};
+use bottle_tests::terminal::{PATIENCE, Terminal, need_tmux};
 
 #[test]
 fn attach_is_a_real_terminal() {
-    if !need_engine("attach_is_a_real_terminal") {
-        return;
-    }
-    if Command::new("tmux").arg("-V").output().is_err() {
-        skip("attach_is_a_real_terminal", "tmux is not installed");
+    if !need_engine("attach_is_a_real_terminal") || !need_tmux("attach_is_a_real_terminal") {
         return;
     }
     let home = Home::new();
@@ -103,12 +16,9 @@ fn attach_is_a_real_terminal() {
     );
     let bottle = home.up("term", &home.slug("term"));
 
-    let terminal = Terminal::start(&home, 100, 30);
-    let run = tools::tool("bottle-run");
+    let terminal = Terminal::start(&home, "tmux", 100, 30);
     terminal.types(&format!(
-        "{} --home {} attach {}; echo \"left with $?\"",
-        run.display(),
-        home.path().display(),
+        "bottle-run attach {}; echo \"left with $?\"",
         bottle.slug
     ));
     terminal.waits_for("inside>");
@@ -119,14 +29,150 @@ fn attach_is_a_real_terminal() {
         let commands = bottle.exec(&["sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"]);
         commands.stdout.contains("sleep 1000")
     };
-    wait_for("sleep to run", sleeps);
-    terminal.tmux(&["send-keys", "-t", "t", "C-c"]);
-    wait_for("sleep to end", || !sleeps());
+    wait_within(PATIENCE, "sleep to run", sleeps);
+    terminal.presses(&["C-c"]);
+    wait_within(PATIENCE, "sleep to end", || !sleeps());
     terminal.asks("echo still $((40 + 2))", "still 42");
-    terminal.tmux(&["resize-window", "-t", "t", "-x", "80", "-y", "24"]);
+    let _ = terminal.tmux(&["resize-window", "-t", "t", "-x", "80", "-y", "24"]);
     terminal.asks("clear; stty size", "24 80");
     terminal.types("exit 7");
     terminal.waits_for("left with 7");
+    home.down(&bottle.slug);
+}
+
+#[test]
+fn a_session_outlives_its_terminal() {
+    let name = "a_session_outlives_its_terminal";
+    if !need_engine(name) || !need_tmux(name) {
+        return;
+    }
+    let home = Home::new();
+    home.bottle(
+        "term",
+        "image: debian:trixie-slim\ncommand: [bash, --norc]\nenv: {PS1: 'inside> '}\n",
+    );
+    let bottle = home.up("term", &home.slug("term"));
+    let attach = format!(
+        "clear; bottle-run attach {}; echo \"left with $?\"",
+        bottle.slug
+    );
+
+    // Left by the keys, with a job that goes on.
+    let first = Terminal::start(&home, "one", 100, 30);
+    first.types(&attach);
+    first.waits_for("inside>");
+    first.asks("MARK=$((6 * 7)); echo is $MARK", "is 42");
+    first.presses(&["C-p", "C-q"]);
+    first.waits_for("left with 0");
+    first.waits_for(&format!("bottle-run attach {}", bottle.slug));
+    // The terminal is as it was: what is typed is shown, and Enter ends a line.
+    first.asks("echo here $((40 + 1))", "here 41");
+
+    // Back to it: the same shell. A lone Ctrl-P is its own, and brings the line before.
+    first.types(&attach);
+    first.waits_for("inside>");
+    first.asks("clear; echo still $MARK", "still 42");
+
+    // A second one beside it is another shell; both are listed.
+    let second = Terminal::start(&home, "two", 90, 25);
+    second.types(&format!(
+        "bottle-run attach {} --session side; echo \"left with $?\"",
+        bottle.slug
+    ));
+    second.waits_for("inside>");
+    second.asks("echo none: $MARK.", "none: .");
+    second.asks("stty size", "25 90");
+    let listed = || {
+        home.tool("bottle-run")
+            .args(["--json", "list"])
+            .run()
+            .json()
+    };
+    let sessions = listed()["bottles"][0]["sessions"].clone();
+    assert_eq!(sessions[0]["name"], "main");
+    assert_eq!(sessions[1]["name"], "side");
+    assert_eq!(sessions[1]["terminals"], 1);
+    assert_eq!(sessions[0]["command"][0], "bash --norc");
+
+    // The window is closed; the session goes on without it.
+    second.close();
+    wait_within(PATIENCE, "the session to be alone", || {
+        listed()["bottles"][0]["sessions"][1]["terminals"] == 0
+    });
+    let third = Terminal::start(&home, "three", 80, 24);
+    third.types(&format!(
+        "bottle-run attach {} --session side --detach-keys 'ctrl-]'; echo \"left with $?\"",
+        bottle.slug
+    ));
+    third.waits_for("inside>");
+    third.asks("clear; stty size", "24 80");
+    third.types("exit 7");
+    third.waits_for("left with 7");
+    let sessions = listed()["bottles"][0]["sessions"].clone();
+    assert_eq!(sessions.as_array().map(Vec::len), Some(1), "{sessions}");
+
+    // The first one has seen nothing of it.
+    first.asks("clear; echo and $((MARK + 1))", "and 43");
+    home.down(&bottle.slug);
+    first.waits_for("left with");
+}
+
+#[test]
+fn what_a_bottle_prints_does_not_reach_beyond_its_window() {
+    let name = "what_a_bottle_prints_does_not_reach_beyond_its_window";
+    if !need_engine(name) || !need_tmux(name) {
+        return;
+    }
+    let home = Home::new();
+    let script =
+        r"printf '\033]52;c;aG9zdGlsZQ==\007\033]0;fine title\007shown\n\033[?1049h'; sleep 1000";
+    home.bottle(
+        "loud",
+        &format!(
+            "image: debian:trixie-slim\ncommand: [bash, -c, {}]\n",
+            serde_json::json!(script)
+        ),
+    );
+    let bottle = home.up("loud", &home.slug("loud"));
+    let terminal = Terminal::start(&home, "tmux", 80, 24);
+    let _ = terminal.tmux(&["set-option", "-g", "set-clipboard", "on"]);
+    terminal.types(&format!(
+        "bottle-run attach {}; echo \"left with $?\"",
+        bottle.slug
+    ));
+    wait_within(PATIENCE, "the title", || {
+        terminal
+            .tmux(&["display-message", "-p", "-t", "t", "#{pane_title}"])
+            .contains("fine title")
+    });
+    wait_within(PATIENCE, "the other screen", || {
+        terminal
+            .tmux(&["display-message", "-p", "-t", "t", "#{alternate_on}"])
+            .trim()
+            == "1"
+    });
+    assert_eq!(
+        terminal.tmux(&["list-buffers"]),
+        "",
+        "nothing is in the clipboard"
+    );
+    // Leaving brings back the screen that the command, which goes on, has not.
+    terminal.presses(&["C-p", "C-q"]);
+    terminal.waits_for("left with 0");
+    assert_eq!(
+        terminal
+            .tmux(&["display-message", "-p", "-t", "t", "#{alternate_on}"])
+            .trim(),
+        "0"
+    );
+    // With --raw the same bytes do what they do: the filter it was.
+    terminal.types(&format!(
+        r"clear; bottle-run exec --raw {} -- printf '\033]52;c;aG9zdGlsZQ==\007'",
+        bottle.slug
+    ));
+    wait_within(PATIENCE, "the clipboard", || {
+        !terminal.tmux(&["list-buffers"]).is_empty()
+    });
     home.down(&bottle.slug);
 }
 

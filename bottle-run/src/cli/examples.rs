@@ -21,7 +21,11 @@ Examples:
 pub(super) const ATTACH: &str = "\
 Examples:
   bottle-run attach demo-x7k2p
-  bottle-run attach demo-x7k2p --headless --prompt 'Fix the tests'";
+  bottle-run attach demo-x7k2p --session tests           another one beside it
+  bottle-run attach demo-x7k2p --headless --prompt 'Fix the tests'
+
+Ctrl-P Ctrl-Q leaves the session running, and so does closing the terminal. The command's end is the session's.
+Without a terminal the command runs on plain pipes and is no session.";
 
 pub(super) const LOGS: &str = "\
 Examples:
@@ -55,3 +59,13 @@ Examples:
   source <(bottle-run completions bash)                                   now
   bottle-run completions bash > ~/.local/share/bash-completion/completions/bottle-run
   bottle-run completions fish > ~/.config/fish/completions/bottle-run.fish";
+
+pub(super) const DIFF: &str = "\
+Examples:
+  bottle-run diff demo-x7k2p --stat
+  bottle-run diff demo-x7k2p -- src";
+
+pub(super) const PULL: &str = "\
+Examples:
+  bottle-run pull demo-x7k2p                             to the branch bottle/demo-x7k2p of this repository
+  bottle-run pull demo-x7k2p --branch fix --into ~/src/app";

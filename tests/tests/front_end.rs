@@ -1,0 +1,168 @@
+//! `scripts/bottle`: the first ten minutes of a person, and what a script gets instead.
+
+#![allow(clippy::expect_used, reason = "a test's helpers fail by panicking")]
+
+use std::fs;
+use std::path::PathBuf;
+
+use bottle_tests::engine::{need_engine, wait_within};
+use bottle_tests::terminal::{PATIENCE, Terminal, need_tmux};
+use bottle_tests::{Done, Home, tools};
+
+fn script() -> PathBuf {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    root.join("../scripts/bottle")
+}
+
+/// The front end without a terminal: `setsid` takes it away.
+fn bottle(home: &Home, args: &[&str]) -> Done {
+    let tools = tools::tool("bottle-run");
+    let folder = tools.parent().expect("a tool is in a folder").to_owned();
+    let path = format!(
+        "{}:{}",
+        folder.display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    home.program("setsid")
+        .args(["--wait".into(), script().into_os_string()])
+        .args(args.iter().copied())
+        .env("PATH", path)
+        .run()
+}
+
+#[test]
+fn a_script_gets_codes_and_names_instead_of_questions() {
+    let home = Home::new();
+    let help = bottle(&home, &["--help"]).ok();
+    for command in [
+        "init", "start", "attach", "diff", "pull", "commit", "resume", "stop",
+    ] {
+        assert!(help.contains(&format!("\n  {command}")), "{command}");
+    }
+    assert_eq!(bottle(&home, &[]).code(), 2);
+    assert_eq!(bottle(&home, &["frobnicate"]).code(), 2);
+
+    // Nothing there: what to type first.
+    let empty = bottle(&home, &["start"]);
+    assert_eq!(empty.code(), 4, "{}", empty.stderr);
+    assert!(
+        empty.stderr.contains("hint: bottle init"),
+        "{}",
+        empty.stderr
+    );
+    let asked = bottle(&home, &["init"]);
+    assert_eq!(asked.code(), 2, "{}", asked.stderr);
+
+    let init = [
+        "init",
+        "web",
+        "--yes",
+        "--agent",
+        "shell",
+        "--allow",
+        "api.example.com",
+    ];
+    let _ = bottle(&home, &init).ok();
+    let written = fs::read_to_string(home.path().join("bottles/web.yaml")).expect("written");
+    assert!(
+        written.contains("template: shell") && written.contains("api.example.com"),
+        "{written}"
+    );
+    assert_eq!(bottle(&home, &init).code(), 5);
+    let explained = bottle(&home, &["check", "web"]);
+    assert!(
+        explained.stderr.contains("api.example.com"),
+        "{}",
+        explained.stderr
+    );
+    for bad in [
+        vec!["init", "Web!", "--yes"],
+        vec!["init", "a", "--yes", "--allow", "x: {y}"],
+        vec!["init", "a", "--yes", "--agent", "no such"],
+        vec!["init", "a", "--yes", "--workspace", "all"],
+        vec!["init", "a", "--yes", "--agent", "nosuch"],
+    ] {
+        assert_eq!(bottle(&home, &bad).code(), 2, "{bad:?}");
+        assert!(!home.path().join("bottles/a.yaml").exists(), "{bad:?}");
+    }
+
+    // Several: the names, to choose from.
+    let _ = bottle(&home, &["init", "other", "--yes", "--agent", "shell"]).ok();
+    let which = bottle(&home, &["start"]);
+    assert_eq!(which.code(), 2, "{}", which.stderr);
+    assert!(which.stderr.contains("other web"), "{}", which.stderr);
+}
+
+#[test]
+fn a_person_is_asked_on_the_terminal() {
+    let name = "a_person_is_asked_on_the_terminal";
+    if !need_engine(name) || !need_tmux(name) {
+        return;
+    }
+    let home = Home::new();
+    for name in ["one", "two"] {
+        home.bottle(
+            name,
+            "image: debian:trixie-slim\ncommand: [bash, --norc]\nenv: {PS1: 'inside> ', KEY: '?The key'}\n",
+        );
+    }
+    let terminal = Terminal::start(&home, "front", 100, 40);
+    terminal.types(&format!("alias bottle='{}'", script().display()));
+    let slug = home.slug("front");
+
+    // A name is missing: a list, and a number out of it. A secret is asked for, and not shown.
+    terminal.types(&format!(
+        "bottle start --slug {slug}; echo \"left with $?\""
+    ));
+    terminal.waits_for("2  two");
+    terminal.types("7");
+    terminal.waits_for("no such one");
+    terminal.types("2");
+    terminal.waits_for("The key:");
+    terminal.types("hush-hush-hush");
+    terminal.waits_for("inside>");
+    assert!(!terminal.screen().contains("hush"), "{}", terminal.screen());
+    terminal.asks("echo ${#KEY} letters", "14 letters");
+    terminal.presses(&["C-p", "C-q"]);
+    terminal.waits_for("left with 0");
+
+    // The one that runs needs no name.
+    terminal.types("clear; bottle attach; echo \"again with $?\"");
+    terminal.waits_for("inside>");
+    terminal.types("exit 3");
+    terminal.waits_for("again with 3");
+    terminal.types("clear; bottle stop; echo \"stopped with $?\"");
+    terminal.waits_for("stopped with 0");
+    wait_within(PATIENCE, "nothing to be left", || {
+        home.left_of(&slug).is_empty()
+    });
+
+    // Ctrl-C at the question leaves nothing, and the terminal as it was.
+    terminal.types(&format!(
+        "clear; bottle start one --slug {slug}; echo \"over with $?\""
+    ));
+    terminal.waits_for("The key:");
+    terminal.presses(&["C-c"]);
+    terminal.waits_for("over with");
+    terminal.asks("echo back $((40 + 2))", "back 42");
+    assert!(home.left_of(&slug).is_empty());
+}
+
+#[test]
+fn what_is_asked_needs_somebody_to_ask() {
+    if !need_engine("what_is_asked_needs_somebody_to_ask") {
+        return;
+    }
+    let home = Home::new();
+    home.bottle("ask", "image: debian:trixie-slim\nenv: {KEY: '?The key'}\n");
+    let compose = home.render(&home.plan("ask", &home.slug("ask")));
+    for args in [vec!["up"], vec!["up", "--no-input"]] {
+        let call = home
+            .program("setsid")
+            .args(["--wait"])
+            .args([tools::tool("bottle-run")]);
+        let refused = call.args(args.iter().copied()).stdin(compose.clone()).run();
+        assert_eq!(refused.code(), 2, "{}", refused.stderr);
+        assert!(refused.stderr.contains("KEY: ${KEY}"), "{}", refused.stderr);
+    }
+}

@@ -121,6 +121,18 @@ impl Reason {
         })
     }
 
+    /// At which step towards the destination it went wrong, if that is what happened.
+    pub(crate) fn step(self) -> Option<&'static str> {
+        match self {
+            Self::DnsFailed => Some("dns"),
+            Self::UpstreamUnreachable => Some("connect"),
+            Self::UpstreamTls => Some("tls"),
+            Self::UpstreamTimeout => Some("timeout"),
+            Self::UpstreamFailed | Self::EncodedResponse | Self::ResponseTooLarge => Some("answer"),
+            _ => None,
+        }
+    }
+
     /// Whether the policy said no, as against something that went wrong.
     pub(crate) fn is_denial(self) -> bool {
         matches!(
@@ -138,6 +150,24 @@ impl Reason {
 mod tests {
     use super::*;
     use std::collections::HashSet;
+
+    #[test]
+    fn every_failure_is_the_destinations_or_our_own() {
+        for reason in Reason::ALL {
+            let own = [
+                Reason::CredentialUnavailable,
+                Reason::TooManyConnections,
+                Reason::AuditUnavailable,
+            ];
+            let is_failure = reason.status().is_server_error();
+            assert_eq!(
+                reason.step().is_some() || own.contains(reason),
+                is_failure,
+                "{reason:?}"
+            );
+            assert!(!(is_failure && reason.is_denial()), "{reason:?}");
+        }
+    }
 
     #[test]
     fn codes_are_snake_case_and_unique() {

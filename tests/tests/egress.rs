@@ -158,9 +158,14 @@ fn assert_refused(answer: &Value, status: u16, reason: &str) {
     assert_eq!(answer["status"], status, "{answer}");
     assert_eq!(headers(answer, "x-bottle-reason"), [reason], "{answer}");
     let denial = body(answer);
+    let error = if status == 502 {
+        "bottle_upstream"
+    } else {
+        "bottle_denied"
+    };
     assert_eq!(
         (&denial["error"], &denial["reason"]),
-        (&"bottle_denied".into(), &reason.into()),
+        (&error.into(), &reason.into()),
         "{denial}"
     );
 }

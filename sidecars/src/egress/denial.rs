@@ -1,4 +1,5 @@
-//! The answer to a request that is not let through: what happened, what would allow it, and how to ask.
+//! The answer to a request that is not let through: what happened, what would allow it, and how to ask. And to one
+//! that was let through and failed: where.
 
 use hyper::Response;
 use hyper::body::Bytes;
@@ -15,6 +16,28 @@ static REASON: HeaderName = HeaderName::from_static("x-bottle-reason");
 /// How an agent gets further.
 const ASK: &str = "tell the operator: the route in `allow` is what the manifest lacks; \
                    trying other hosts, ports or spellings does not help";
+
+/// How an agent gets further when nothing was forbidden.
+const DESTINATION: &str = "nothing was forbidden: the destination failed at this step; try again later, \
+                           and tell the operator if it goes on";
+const OURSELVES: &str = "nothing was forbidden: the bottle cannot do it at the moment; try again later, \
+                         and tell the operator if it goes on";
+
+#[derive(Serialize)]
+struct Failure<'a> {
+    error: &'static str,
+    reason: &'static str,
+    /// `dns`, `connect`, `tls`, `timeout` or `answer`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<&'static str>,
+    message: &'static str,
+    method: Option<&'a str>,
+    host: Option<&'a str>,
+    port: Option<u16>,
+    path: Option<&'a str>,
+    hint: &'static str,
+    id: &'a str,
+}
 
 #[derive(Serialize)]
 struct Denial<'a> {
@@ -33,8 +56,11 @@ struct Denial<'a> {
 /// Builds the answer from the record, which by now says all that is known of the request.
 pub(crate) fn answer(record: &Record) -> Response<Answer> {
     let reason = record.reason;
+    if reason.status().is_server_error() {
+        return failure(record);
+    }
     let denial = Denial {
-        error: "bottle_denied",
+        error: error(reason),
         reason: reason.code(),
         message: reason.text(),
         method: record.method.as_ref().map(hyper::Method::as_str),
@@ -48,10 +74,37 @@ pub(crate) fn answer(record: &Record) -> Response<Answer> {
     respond(reason, serde_json::to_vec(&denial).unwrap_or_default())
 }
 
+/// The answer when nothing was forbidden and it went wrong all the same.
+fn failure(record: &Record) -> Response<Answer> {
+    let reason = record.reason;
+    let step = reason.step();
+    let failure = Failure {
+        error: error(reason),
+        reason: reason.code(),
+        step,
+        message: reason.text(),
+        method: record.method.as_ref().map(hyper::Method::as_str),
+        host: record.host.as_deref(),
+        port: record.port,
+        path: record.path.as_deref(),
+        hint: step.map_or(OURSELVES, |_| DESTINATION),
+        id: &record.id,
+    };
+    respond(reason, serde_json::to_vec(&failure).unwrap_or_default())
+}
+
+/// Whose no it is: the policy's, the destination's, or our own.
+fn error(reason: Reason) -> &'static str {
+    match reason.step() {
+        Some(_) => "bottle_upstream",
+        None if reason.status().is_server_error() => "bottle_unavailable",
+        None => "bottle_denied",
+    }
+}
+
 /// The answer when there is no record, because records cannot be written.
 pub(crate) fn unrecorded(reason: Reason) -> Response<Answer> {
-    let denial =
-        json!({"error": "bottle_denied", "reason": reason.code(), "message": reason.text()});
+    let denial = json!({"error": error(reason), "reason": reason.code(), "message": reason.text()});
     respond(reason, denial.to_string().into_bytes())
 }
 

@@ -46,7 +46,17 @@ impl Message {
     pub(crate) fn reason(&self) -> String {
         let value: Value =
             serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no denial: {self:?}"));
-        assert_eq!(value["error"], "bottle_denied");
+        let error = match (self.status(), value["step"].is_string()) {
+            (502..=504, true) => "bottle_upstream",
+            (502..=504, false) => "bottle_unavailable",
+            _ => "bottle_denied",
+        };
+        assert_eq!(value["error"], error);
+        // Only what was forbidden can be asked for.
+        assert_eq!(
+            value["ask"].is_string(),
+            error == "bottle_denied" && value["id"].is_string()
+        );
         let reason = value["reason"].as_str().unwrap().to_owned();
         assert_eq!(self.all("x-bottle-reason"), [reason.as_str()]);
         assert_eq!(self.all("content-type"), ["application/json"]);

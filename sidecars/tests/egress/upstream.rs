@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
@@ -9,7 +10,9 @@ use bottle_sidecar::egress::{Running, start};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::world::{World, ask, connect, get, read_message, settings, slots, tls_with};
+use crate::world::{
+    Message, Stream, World, ask, connect, get, read_message, settings, slots, tls_with,
+};
 
 const API: &str = "api.example.com";
 
@@ -146,4 +149,55 @@ fn a_proxy_that_cannot_be_read_is_an_error_at_start() {
         .err()
         .unwrap();
     assert!(error.to_string().contains("http://") && !error.to_string().contains("hidden"));
+}
+
+#[test]
+fn a_failure_says_at_which_step_and_does_not_ask_for_a_rule() {
+    let handler = |message: &Message, stream: &mut dyn Stream| {
+        assert!(message.start.contains("/garbage"));
+        stream.write_all(b"220 smtp.example.com ready\r\n").unwrap();
+        false
+    };
+    let routes = json!([
+        {"host": "api.example.com", "ports": [443, 444]},
+        {"host": "nowhere.example.com", "ports": [443]},
+        {"host": "api.example.com", "scheme": "http", "ports": [80, 81]},
+        {"host": "nowhere.example.com", "scheme": "http", "ports": [80]},
+    ]);
+    let world = World::with(&routes, Arc::new(handler));
+    let mut tunnel = world.tunnel("api.example.com", 443);
+    let connect = |place: &str| world.ask_proxy(&format!("CONNECT {place} HTTP/1.1\r\n\r\n"));
+    let plain = |url: &str| world.ask_proxy(&format!("GET {url} HTTP/1.1\r\n\r\n"));
+    for (answer, step, reason) in [
+        (connect("nowhere.example.com:443"), "dns", "dns_failed"),
+        (
+            connect("api.example.com:444"),
+            "connect",
+            "upstream_unreachable",
+        ),
+        (plain("http://nowhere.example.com/"), "dns", "dns_failed"),
+        (
+            plain("http://api.example.com:81/"),
+            "connect",
+            "upstream_unreachable",
+        ),
+        (
+            plain("http://api.example.com/garbage"),
+            "answer",
+            "upstream_failed",
+        ),
+        (
+            ask(&mut tunnel, &get("api.example.com", "/garbage", "")),
+            "answer",
+            "upstream_failed",
+        ),
+    ] {
+        assert_eq!((answer.status(), answer.reason().as_str()), (502, reason));
+        let value: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(
+            (&value["error"], &value["step"]),
+            (&json!("bottle_upstream"), &json!(step))
+        );
+        assert!(value["hint"].is_string() && value.get("allow").is_none());
+    }
 }

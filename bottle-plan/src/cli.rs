@@ -2,6 +2,8 @@
 
 mod diff;
 mod given;
+mod learn;
+mod replay;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -11,20 +13,32 @@ use bottle_plan::manifest::load::Places;
 use bottle_plan::planner::{self, Request};
 use bottle_plan::resume::Begin;
 use bottle_plan::snapshot::Wanted;
-use bottle_plan::{explain, schema, state, subnet, tool};
-use clap::{Parser, Subcommand};
+use bottle_plan::{explain, schema, shell, state, subnet, tool};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::ArgValueCandidates;
 
 const EXAMPLES: &str = "\
 Examples:
   bottle-plan demo | bottle-render | bottle-run up     start the agent `demo`
   bottle-plan demo --explain > /dev/null               read what it may do
   bottle-plan --manifest bottle.yaml --check           check one file, reserve nothing
-  bottle-plan --resume demo-x7k2p | bottle-render | bottle-run up      go on from its newest snapshot
+  bottle-plan --resume demo-x7k2p | bottle-render | bottle-run up    go on from its newest snapshot
   bottle-plan --from demo-x7k2p@3 --slug demo-b        another bottle that begins there
   bottle-plan demo --slug demo | bottle-plan diff demo -     what a new start would change
   bottle-plan schema manifest > manifest.schema.json   for an editor
 
 Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused by policy, 4 not found, 5 conflict.";
+
+const COMPLETIONS: &str = "\
+Examples:
+  source <(bottle-plan completions bash)                                   now
+  bottle-plan completions bash > ~/.local/share/bash-completion/completions/bottle-plan
+  bottle-plan completions fish > ~/.config/fish/completions/bottle-plan.fish";
+
+const SCHEMA: &str = "\
+Examples:
+  bottle-plan schema bottle > bottle.schema.json    for an editor; also agent, manifest
+  bottle-plan schema plan                               for whoever replaces a stage";
 
 /// Resolve a manifest to a plan: one JSON document with everything about one bottle, and no secret in it.
 #[derive(Parser, Debug)]
@@ -34,6 +48,7 @@ pub(crate) struct Cli {
     command: Option<Command>,
 
     /// The agent, or a bottle without one
+    #[arg(add = ArgValueCandidates::new(shell::agents))]
     name: Option<String>,
 
     /// Read one self-contained file with `bottle:` and `agent:` instead
@@ -87,18 +102,40 @@ pub(crate) struct Cli {
     /// Say nothing but warnings and errors
     #[arg(long, short, global = true)]
     quiet: bool,
+
+    /// Never ask; this tool never does
+    #[arg(long, global = true)]
+    no_input: bool,
 }
 
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Print the JSON Schema of a document
+    #[command(after_help = SCHEMA)]
     Schema {
-        /// manifest, provider, plan, policy, handle, audit, snapshot or diff
+        /// manifest, bottle, agent, provider, plan, policy, handle, audit, snapshot, diff or replay
         #[arg(default_value = "plan")]
         document: String,
     },
     /// Say in plain words what one plan allows that another does not
     Diff(diff::Diff),
+    /// Propose the smallest rules under which a recorded run would have worked
+    Learn(learn::Learn),
+    /// Say which recorded requests another policy would decide differently
+    Replay(replay::Replay),
+    /// Print the completions of a shell
+    #[command(after_help = COMPLETIONS)]
+    Completions {
+        /// bash, zsh or fish
+        #[arg(value_parser = shell::SHELLS)]
+        shell: String,
+    },
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        folder: PathBuf,
+    },
 }
 
 pub(crate) fn run(cli: Cli) -> Result<u8> {
@@ -139,6 +176,10 @@ fn subcommand(cli: &Cli, command: &Command) -> Result<u8> {
     match command {
         Command::Schema { document } => tool::emit(&schema::schema(document)?).map(|()| 0),
         Command::Diff(args) => diff::run(args, &home(cli)?, cli.json, cli.quiet),
+        Command::Learn(args) => learn::run(args, &home(cli)?, cli.json, cli.quiet),
+        Command::Replay(args) => replay::run(args, &home(cli)?, cli.json, cli.quiet),
+        Command::Completions { shell } => shell::print_completions(shell, "bottle-plan"),
+        Command::Man { folder } => shell::write_man_pages(Cli::command(), folder),
     }
 }
 

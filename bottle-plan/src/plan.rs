@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{Mode, Route};
+use crate::policy::{Mode, POLICY_SCHEMA, Policy, Route};
 
 /// The schema tag of [`Plan`].
 pub const PLAN_SCHEMA: &str = "bottle.plan/v1";
@@ -77,6 +77,28 @@ pub struct ResumeImage {
     pub number: u32,
     /// The engine's id of the image, `sha256:…`. The name could be given to another one.
     pub image: String,
+}
+
+impl Plan {
+    /// What the egress sidecar enforces for this plan.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        let networks = &self.networks;
+        Policy {
+            schema: POLICY_SCHEMA.to_owned(),
+            bottle: self.slug.clone(),
+            plan_digest: self.digest.clone(),
+            listen: networks.addresses.egress.into(),
+            // The egress network itself is not here: a destination may be put there on purpose, with `private:`.
+            own_networks: vec![
+                networks.internal.subnet.clone(),
+                format!("{}/32", networks.egress.gateway),
+            ],
+            log: self.egress.log,
+            mode: self.egress.mode,
+            routes: self.egress.routes.clone(),
+        }
+    }
 }
 
 /// A file that went into the plan.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bottle_plan::failure::{Failure, PathContext as _, Result};
 use bottle_plan::plan::Plan;
+use bottle_plan::tool;
 use sha2::{Digest as _, Sha256};
 
 use crate::engine::{Engine, at_once, failure_of};
@@ -34,13 +35,8 @@ impl SidecarBinary {
     /// # Errors
     /// When it is not there, or is not statically linked: the image has no libraries.
     pub fn find() -> Result<Self> {
-        let hint = "build it with scripts/build, and keep it beside bottle-run or name it with BOTTLE_SIDECAR";
-        let path = match std::env::var_os("BOTTLE_SIDECAR") {
-            Some(path) => PathBuf::from(path),
-            None => std::env::current_exe()
-                .at("find", Path::new("this program"))?
-                .with_file_name("bottle-sidecar"),
-        };
+        let hint = tool::SIDECAR_HINT;
+        let path = tool::sidecar()?;
         let bytes = fs::read(&path)
             .at("read the sidecar", &path)
             .map_err(|failure| failure.hint(hint))?;

@@ -37,6 +37,8 @@ pub struct Request {
     pub compose: String,
     /// Show builds and pulls as they go on.
     pub progress: bool,
+    /// Ask on the terminal for values that can be had no other way.
+    pub ask: bool,
 }
 
 /// Starts the bottle. Whatever goes wrong, nothing of it is left.
@@ -59,7 +61,7 @@ pub fn up(engine: &Engine, request: &Request, say: &dyn Fn(&str)) -> Result<Hand
     };
     clear_leftovers(engine, &undo, plan, say)?;
 
-    let secrets = secrets::collect(plan)?;
+    let secrets = secrets::collect(plan, request.ask)?;
     let binary = SidecarBinary::find()?;
     let resumed = resume::image(engine, plan, say)?;
     let image = images::ensure(engine, plan, &binary, resumed.as_deref(), request.progress)?;

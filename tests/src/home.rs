@@ -301,7 +301,14 @@ impl Bottle {
     #[must_use]
     pub fn raw(&self, exchanges: &[Exchange]) -> Vec<Outcome> {
         let json = serde_json::to_string(exchanges).expect("plain data");
-        let said = self.exec(&[CLIENT, "raw", &json]).ok();
+        let args = ["exec", &self.slug, "--", CLIENT, "raw"];
+        let said = self
+            .home
+            .tool("bottle-run")
+            .args(args)
+            .stdin(json)
+            .run()
+            .ok();
         serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
     }
 

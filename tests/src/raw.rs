@@ -1,6 +1,6 @@
 //! The attacker's client that suites run in an agent: it sends exactly the bytes it is told, and says what came back.
 //!
-//! `raw JSON`: an array of exchanges, all made at once, answered by an array in the same order. Bytes are written as text in
+//! `raw`, with an array of exchanges on stdin, which are all made at once and answered by an array in the same order. Bytes are written as text in
 //! which every character is one byte (Latin-1), so that any byte can be written in JSON.
 
 use std::io::{self, Read, Write};
@@ -75,9 +75,10 @@ impl Outcome {
 /// Makes all exchanges at once.
 ///
 /// # Errors
-/// When `json` is not a list of exchanges.
-pub fn raw(json: &str) -> io::Result<Vec<Outcome>> {
-    let exchanges: Vec<Exchange> = serde_json::from_str(json).map_err(io::Error::other)?;
+/// When stdin is not a list of exchanges.
+pub fn raw() -> io::Result<Vec<Outcome>> {
+    let exchanges: Vec<Exchange> =
+        serde_json::from_reader(io::stdin()).map_err(io::Error::other)?;
     let running: Vec<_> = exchanges
         .into_iter()
         .map(|exchange| thread::spawn(move || run(&exchange)))
@@ -118,9 +119,13 @@ fn talk(exchange: &Exchange, outcome: &mut Outcome) -> io::Result<()> {
         }
     }
     if exchange.sni.is_empty() {
-        return converse(&mut stream, exchange, outcome, |stream| {
-            stream.set_read_timeout(Some(patience))
-        });
+        return converse(
+            &mut stream,
+            exchange,
+            outcome,
+            patience,
+            |stream, patience| stream.set_read_timeout(Some(patience)),
+        );
     }
     let mut config = (*trusting_the_environment()?).clone();
     config.alpn_protocols = exchange
@@ -133,11 +138,13 @@ fn talk(exchange: &Exchange, outcome: &mut Outcome) -> io::Result<()> {
     session.complete_io(&mut stream)?;
     outcome.alpn =
         String::from_utf8_lossy(session.alpn_protocol().unwrap_or_default()).into_owned();
+    let mut session = StreamOwned::new(session, stream);
     converse(
-        &mut StreamOwned::new(session, stream),
+        &mut session,
         exchange,
         outcome,
-        |stream| stream.sock.set_read_timeout(Some(patience)),
+        patience,
+        |session, patience| session.sock.set_read_timeout(Some(patience)),
     )
 }
 
@@ -155,41 +162,45 @@ fn converse<S: Read + Write>(
     stream: &mut S,
     exchange: &Exchange,
     outcome: &mut Outcome,
-    patient: impl FnOnce(&mut S) -> io::Result<()>,
+    patience: Duration,
+    set_patience: impl Fn(&S, Duration) -> io::Result<()>,
 ) -> io::Result<()> {
-    patient(stream)?;
+    let mut bytes = Vec::new();
+    let pause = Duration::from_millis(exchange.pause_ms.max(1));
     for (number, piece) in exchange.send.iter().enumerate() {
-        if number > 0 {
-            thread::sleep(Duration::from_millis(exchange.pause_ms));
+        if number > 0 && exchange.pause_ms > 0 {
+            // What comes in the meantime must be taken: the end of a connection may throw away what was not.
+            set_patience(stream, pause)?;
+            let until = Instant::now() + pause;
+            while !outcome.closed && Instant::now() < until && read(stream, &mut bytes, outcome) {}
         }
-        let bytes: Vec<u8> = piece.chars().map(|char| char as u8).collect();
+        let piece: Vec<u8> = piece.chars().map(|char| char as u8).collect();
         // Being cut off in the middle of an attack is an answer too.
-        if stream
-            .write_all(&bytes)
-            .and_then(|()| stream.flush())
-            .is_err()
-        {
+        let sent = stream.write_all(&piece).and_then(|()| stream.flush());
+        if outcome.closed || sent.is_err() {
             break;
         }
     }
-    let mut bytes = Vec::new();
-    let mut piece = [0; 16 << 10];
-    loop {
-        match stream.read(&mut piece) {
-            Ok(0) => outcome.closed = true,
-            Ok(count) => {
-                bytes.extend_from_slice(&piece[..count]);
-                continue;
-            }
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-                ) => {}
-            Err(_) => outcome.closed = true,
-        }
-        break;
-    }
+    set_patience(stream, patience)?;
+    while !outcome.closed && read(stream, &mut bytes, outcome) {}
     outcome.answer = bytes.iter().map(|&byte| char::from(byte)).collect();
     Ok(())
+}
+
+/// Reads what there is; no more of it is to be had now when this says so.
+fn read(stream: &mut impl Read, bytes: &mut Vec<u8>, outcome: &mut Outcome) -> bool {
+    let mut piece = [0; 16 << 10];
+    match stream.read(&mut piece) {
+        Ok(count) if count > 0 => {
+            bytes.extend_from_slice(&piece[..count]);
+            return true;
+        }
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+            ) => {}
+        Ok(_) | Err(_) => outcome.closed = true,
+    }
+    false
 }

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use bottle_plan::diff;
 use bottle_plan::failure::{Failure, Kind, Result};
-use bottle_plan::{state, tool};
+use bottle_plan::{shell, state, tool};
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 
 use super::given;
 
@@ -23,8 +24,10 @@ Exit codes: 0 the same authority, 1 it differs, 2 or more: it could not be compa
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Diff {
     /// The plan to start from: a file, `-` for stdin, or the slug of a bottle that was started
+    #[arg(add = ArgValueCandidates::new(shell::slugs))]
     old: String,
     /// The plan to compare it with
+    #[arg(add = ArgValueCandidates::new(shell::slugs))]
     new: String,
 }
 

@@ -6,8 +6,8 @@
 //!
 //! * `listen`, `dns`: what accepts
 //! * `proxy`, `transparent`, `tunnel`, `hello`: from a connection to a session
-//! * `heads`, `h2`, `session`, `upload`, `relay`, `body`, `pace`, `denial`: from a request to an answer
-//! * `websocket`, `messages`, `frames`: from a request to a conversation
+//! * `heads`, `h2`, `session`, `upload`, `relay`, `body`, `grant`, `pace`, `denial`: from a request to an answer
+//! * `websocket`, `messages`, `order`, `frames`: from a request to a conversation
 //! * `upstream`, `pool`, `dial`, `chain`, `wire`: from a name to a verified connection
 
 mod body;
@@ -16,11 +16,13 @@ mod denial;
 mod dial;
 mod dns;
 pub(crate) mod frames;
+mod grant;
 mod h2;
 mod heads;
 pub(crate) mod hello;
 mod listen;
 mod messages;
+mod order;
 mod pace;
 mod pool;
 mod proxy;

@@ -105,6 +105,25 @@ enum PathRule {
     Regex(regex::bytes::Regex),
 }
 
+/// Names that are never public (RFC 6761, 6762, 7686, 9476 and ICANN's `internal`). What the canary asks for is one.
+const SPECIAL: [&str; 8] = [
+    "alt",
+    "example",
+    "internal",
+    "invalid",
+    "local",
+    "localhost",
+    "onion",
+    "test",
+];
+
+/// Whether a name could be that of a public host: of two labels or more, and below no special-use domain.
+fn is_public_name(host: &str) -> bool {
+    host.rsplit_once('.')
+        .is_some_and(|(_, last)| !SPECIAL.contains(&last) && host != "home.arpa")
+        && !host.ends_with(".home.arpa")
+}
+
 impl Policy {
     /// The routes of the most specific host pattern that matches; no route of a less specific one applies.
     fn routes_of(&self, host: &str) -> &[usize] {
@@ -127,7 +146,7 @@ impl Policy {
         let routes = self.routes_of(host);
         let serves = |&index: &usize| self.routes[index].serves(scheme, port).is_ok();
         match &self.open {
-            Some(open) if !routes.iter().any(serves) => open,
+            Some(open) if is_public_name(host) && !routes.iter().any(serves) => open,
             _ => routes,
         }
     }
@@ -139,7 +158,7 @@ impl Policy {
 
     /// Whether the name is on the list at all: what the DNS responder asks.
     pub(crate) fn knows(&self, host: &str) -> bool {
-        self.is_observing() || !self.routes_of(host).is_empty()
+        (self.is_observing() && is_public_name(host)) || !self.routes_of(host).is_empty()
     }
 
     /// A text of the agent's as it may be recorded: without secrets, however they are written.

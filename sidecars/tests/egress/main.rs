@@ -17,6 +17,7 @@ mod limits;
 mod observe;
 mod one;
 mod policy;
+mod revoked;
 mod smuggling;
 mod streams;
 mod two;

@@ -113,6 +113,30 @@ fn what_no_rule_could_allow_stays_refused() {
     }
 }
 
+/// Neither a name of the engine's network nor one that no public resolver knows; the canary of `up` asks for such.
+#[test]
+fn a_name_that_is_not_public_is_not_observed() {
+    let world = observing(&json!([]));
+    for name in [
+        "egress",
+        "canary.bottle.invalid",
+        "printer.local",
+        "nas.home.arpa",
+        "localhost",
+        "a.test",
+    ] {
+        world.network.name(name, &["93.184.216.34"]);
+        let answer = world.ask_proxy(&format!(
+            "CONNECT {name}:443 HTTP/1.1\r\nhost: {name}:443\r\n\r\n"
+        ));
+        assert_eq!(
+            (answer.status(), answer.reason()),
+            (403, "host_not_allowed".to_owned()),
+            "{name}"
+        );
+    }
+}
+
 /// The operator's proxy resolves the names: nobody here could say whether what it reaches is public.
 #[test]
 fn it_does_not_start_behind_an_upstream_proxy() {

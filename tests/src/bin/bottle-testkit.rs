@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         },
         Some((command, rest)) if command == "fetch" => bottle_tests::client::fetch(rest)
             .and_then(|answer| writeln!(std::io::stdout(), "{answer}")),
-        Some((command, [json])) if command == "raw" => bottle_tests::raw::raw(json)
+        Some((command, [])) if command == "raw" => bottle_tests::raw::raw()
             .and_then(|outcomes| serde_json::to_string(&outcomes).map_err(std::io::Error::other))
             .and_then(|outcomes| writeln!(std::io::stdout(), "{outcomes}")),
         Some((command, rest)) if command == "load" => bottle_tests::load::load(rest)

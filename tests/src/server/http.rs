@@ -24,6 +24,7 @@ pub(super) struct Request {
     pub(super) raw_query: String,
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
+    trailers: Vec<String>,
     /// The body's length, also where the body itself was not kept.
     length: u64,
 }
@@ -57,6 +58,7 @@ impl Request {
             "headers": self.headers,
             "body": String::from_utf8_lossy(&self.body),
             "length": self.length,
+            "trailers": self.trailers,
             "sni": sni,
         })
     }
@@ -130,6 +132,7 @@ fn read_head(stream: &mut impl BufRead) -> io::Result<Option<Request>> {
         raw_query: query.to_owned(),
         headers: Vec::new(),
         body: Vec::new(),
+        trailers: Vec::new(),
         length: 0,
     };
     loop {
@@ -167,7 +170,9 @@ fn read_body(stream: &mut impl BufRead, request: &mut Request) -> io::Result<()>
             let size = line.split(';').next().unwrap_or_default().trim();
             let size = u64::from_str_radix(size, 16).map_err(io::Error::other)?;
             if size == 0 {
-                while read_line(stream)?.is_some_and(|trailer| !trailer.is_empty()) {}
+                while let Some(trailer) = read_line(stream)?.filter(|line| !line.is_empty()) {
+                    request.trailers.push(trailer);
+                }
                 return Ok(());
             }
             take(stream, size, request)?;

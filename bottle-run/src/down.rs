@@ -75,7 +75,17 @@ pub fn down(engine: &Engine, request: &Request<'_>, say: &dyn Fn(&str)) -> Resul
         None
     };
     let mut removed = remove(engine, request, &folder)?;
-    if request.purge && folder.is_dir() {
+    let preserved = request
+        .home
+        .metadata(request.slug)?
+        .is_some_and(|known| known.preserved);
+    if request.purge && preserved {
+        note_stopped(request)?;
+        say(&format!(
+            "its state is kept, because it has snapshots: bottle-snapshot rm {} --all removes them",
+            request.slug
+        ));
+    } else if request.purge && folder.is_dir() {
         fs::remove_dir_all(&folder).at("remove", &folder)?;
         removed.state = true;
     } else if folder.is_dir() {

@@ -277,16 +277,25 @@ fn record(engine: &Engine, home: &Home, snapshot: &Snapshot, plan: &Plan) -> Res
     mark_preserved(home, &snapshot.slug, true)
 }
 
+/// Not a kind of the system's: a full disk has the same.
+const TOO_LARGE: &str = "the file unpacks to more than it may";
+
+fn too_large() -> Failure {
+    Failure::refused(TOO_LARGE).hint("--max-size BYTES allows more")
+}
+
 fn cannot_read(error: io::Error) -> Failure {
-    match error.kind() {
-        io::ErrorKind::FileTooLarge => Failure::refused("the file unpacks to more than it may")
-            .hint("--max-size BYTES allows more"),
-        _ => Failure::invalid("the file cannot be read as an exported snapshot").because(error),
+    if error.to_string().contains(TOO_LARGE) {
+        return too_large();
     }
+    Failure::invalid("the file cannot be read as an exported snapshot").because(error)
 }
 
 /// The engine's client is gone; what it said counts more.
 fn hung_up(failure: Failure) -> Failure {
+    if failure.chain().contains(TOO_LARGE) {
+        return too_large();
+    }
     let broken = failure.chain().contains("the engine hung up");
     if broken {
         failure.with_kind(Kind::Conflict)
@@ -354,7 +363,7 @@ impl Read for Limited<'_> {
         self.left = self
             .left
             .checked_sub(count as u64)
-            .ok_or(io::ErrorKind::FileTooLarge)?;
+            .ok_or_else(|| io::Error::other(TOO_LARGE))?;
         Ok(count)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -371,37 +372,58 @@ fn key_material(file: &[u8]) -> Vec<(Zeroizing<Vec<u8>>, Writing)> {
 
 fn of_lines(lines: &[&str]) -> Vec<(Zeroizing<Vec<u8>>, Writing)> {
     let whole = Zeroizing::new(lines.concat());
-    let mut found = Vec::new();
-    if let Ok(bytes) = STANDARD.decode(whole.as_bytes()) {
-        let bytes = Zeroizing::new(bytes);
-        if let Some(secret) = secret_part(&bytes) {
-            found.push((Zeroizing::new(secret.to_vec()), Writing::AnyForm));
-        }
-        found.push((bytes, Writing::Exact));
+    let Ok(key) = STANDARD.decode(whole.as_bytes()).map(Zeroizing::new) else {
+        return Vec::new();
+    };
+    let secret = secret_part(&key);
+    let mut found = vec![
+        (
+            Zeroizing::new(key[secret.clone()].to_vec()),
+            Writing::AnyForm,
+        ),
+        (key.clone(), Writing::Exact),
+    ];
+    if secret.len() > LOOKED_FOR {
+        let end = secret.end - LOOKED_FOR..secret.end;
+        found[0].0 = Zeroizing::new(key[end].to_vec());
     }
-    // The first line of an OpenSSH key says only what kind it is.
-    let openssh = usize::from(whole.starts_with("b3BlbnNzaC1rZXktdjE"));
-    for line in lines.iter().skip(openssh).filter(|line| line.len() >= 32) {
-        found.push((Zeroizing::new(line.as_bytes().to_vec()), Writing::Exact));
+    // A line that is all public stands in the certificate too, when both happen to break at the same place.
+    let mut characters = 0;
+    for line in lines {
+        let bytes = characters / 4 * 3..(characters + line.len()) / 4 * 3;
+        characters += line.len();
+        let overlap = bytes
+            .end
+            .min(secret.end)
+            .saturating_sub(bytes.start.max(secret.start));
+        if overlap >= MIN_LENGTH && line.len() >= LOOKED_FOR {
+            found.push((Zeroizing::new(line.as_bytes().to_vec()), Writing::Exact));
+        }
     }
     found
 }
 
-/// The bytes of a key that nobody else has, without what all keys of its kind begin with and what is public.
-fn secret_part(key: &[u8]) -> Option<&[u8]> {
+/// So many bytes of a key are enough to know it by.
+const LOOKED_FOR: usize = 32;
+
+/// Where the bytes of a key are that nobody else has: without what all keys of its kind begin with, and without its public
+/// half, which is in certificates and host keys for everybody to see.
+fn secret_part(key: &[u8]) -> Range<usize> {
     let after = |mark: &[u8], reach: usize| {
         let reach = &key[..key.len().min(reach)];
         let at = reach
             .windows(mark.len())
-            .rposition(|window| window == mark)?;
-        key.get(at + mark.len()..at + mark.len() + 32)
+            .rposition(|window| window == mark)?
+            + mark.len();
+        (at + LOOKED_FOR <= key.len()).then_some(at..at + LOOKED_FOR)
     };
+    let second_half = key.len() / 2..key.len();
     if key.starts_with(b"openssh-key-v1\0") {
         // The 64 bytes of an Ed25519 key: the first half is secret.
-        return after(&[0, 0, 0, 64], key.len());
+        return after(&[0, 0, 0, 64], key.len()).unwrap_or(second_half);
     }
-    // An octet string of 32 bytes near the beginning is an EC or Ed25519 key; else RSA, which ends with secret numbers.
-    after(&[0x04, 0x20], 48).or_else(|| key.len().checked_sub(32).map(|from| &key[from..]))
+    // An octet string of 32 bytes near the beginning is an EC or Ed25519 key; else RSA, whose public half comes first.
+    after(&[0x04, 0x20], 48).unwrap_or(second_half)
 }
 
 #[cfg(test)]
@@ -429,8 +451,13 @@ mod tests {
             .collect();
         assert_eq!(any.len(), 1);
         assert_eq!(any[0].0.as_slice(), &der[36..68]);
-        // All of it and two lines; the last line is too short to be one of its own.
+        // The key, all of the file, and the two lines that hold a part of the key; the third is public.
         assert_eq!(found.len(), 4);
+        assert!(
+            !found
+                .iter()
+                .any(|(bytes, _)| bytes.as_slice() == lines[2].as_bytes())
+        );
         assert!(
             key_material(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
                 .is_empty()

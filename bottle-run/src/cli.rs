@@ -1,6 +1,8 @@
 //! The command line of `bottle-run`.
 
 mod audit;
+mod check;
+mod gc;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -25,7 +27,9 @@ Examples:
   bottle-run attach demo-x7k2p                          work in it
   bottle-run audit demo-x7k2p --denied                  see what it was not let do
   bottle-run list                                       see what there is
+  bottle-run check                                      prove that bottles hold on this engine
   bottle-run down demo-x7k2p                            stop and remove it
+  bottle-run gc                                         remove what a crash left
   bottle-plan demo | bottle-render | bottle-run run     all of it; only the audit and logs are kept
 
 Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused by policy, 4 not found, 5 conflict,
@@ -102,6 +106,10 @@ enum Command {
     },
     /// Show what a bottle did and tried, running or stopped
     Audit(audit::Args),
+    /// Finish or undo what a crash left: containers, networks, reservations, journals
+    Gc(gc::Args),
+    /// Let a hostile program try to get out of a bottle; print a scorecard
+    Check(check::Args),
     /// Show all bottles of this home
     #[command(alias = "ls")]
     List,
@@ -144,6 +152,9 @@ struct Up {
     /// Refuse another plan than the one with this digest
     #[arg(long, value_name = "DIGEST")]
     expect_digest: Option<String>,
+    /// Hand the bottle over only when the whole check passes (see `bottle-run check`)
+    #[arg(long)]
+    check: bool,
     /// Say what would be started, and whether its secrets are there; start nothing
     #[arg(long)]
     dry_run: bool,
@@ -223,6 +234,8 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
             logs::logs(&engine, &home()?, &request).map(|()| 0)
         }
         Command::Audit(args) => audit::run(&home()?, &args, cli.json, &say),
+        Command::Gc(args) => gc::run(&engine, &home()?, &args, cli.json, &say),
+        Command::Check(args) => check::run(&engine, &home()?, &args, cli.json, &say),
         Command::List => {
             let list = list::list(&engine, &home()?)?;
             let text = if cli.json {
@@ -281,6 +294,8 @@ fn up_request(args: &Up, quiet: bool) -> Result<up::Request> {
         plan,
         compose,
         progress,
+        check: args.check,
+        planted: Vec::new(),
     })
 }
 

@@ -19,10 +19,12 @@ pub mod fuzzing;
 mod headers;
 mod health;
 mod needles;
+mod outside;
 mod path;
 mod policy;
 mod probe;
 mod reason;
+mod reveal;
 mod stream;
 
 pub use audit::AuditLimits;

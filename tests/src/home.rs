@@ -127,7 +127,17 @@ impl Home {
         if name == "bottle-run" {
             self.0.used_engine.store(true, Ordering::Relaxed);
         }
-        let call = Call::new(tools::tool(name))
+        self.surround(Call::new(tools::tool(name)))
+    }
+
+    /// The same, called by another program: `nsenter ARGS TOOL`.
+    pub fn tool_by(&self, program: &str, args: &[&str], name: &str) -> Call {
+        let call = Call::new(program).args(args.iter().copied());
+        self.surround(call.args([tools::tool(name)]))
+    }
+
+    fn surround(&self, call: Call) -> Call {
+        let call = call
             .cwd(self.cwd())
             .env("HOME", self.0.folder.path().join("user"))
             .env("BOTTLE_HOME", self.path())

@@ -15,6 +15,7 @@ pub mod load;
 pub mod model;
 pub mod probe;
 pub mod run;
+pub mod second;
 pub mod server;
 pub mod suite;
 pub mod tools;

@@ -11,7 +11,7 @@ use bottle_plan::failure::Result;
 use bottle_plan::handle::Containers;
 use bottle_plan::plan::Plan;
 use bottle_plan::state;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// Its name in the engine.
 pub const RUNTIME: &str = "runsc";
@@ -24,7 +24,7 @@ const RESOLVER_PLACE: &str = "/etc/resolv.conf";
 ///
 /// # Errors
 /// When that file cannot be written.
-pub fn agent(plan: &Plan, names: &Containers) -> Result<Value> {
+pub fn agent(plan: &Plan, names: &Containers) -> Result<Map<String, Value>> {
     let path = file(plan);
     let text = format!(
         "nameserver {}\noptions ndots:0 timeout:1 attempts:1\n",
@@ -32,14 +32,14 @@ pub fn agent(plan: &Plan, names: &Containers) -> Result<Value> {
     );
     // The agent's user reads it; the folder around it is 0700.
     state::write_atomic(&path, text.as_bytes(), 0o644)?;
-    Ok(json!({
-        "runtime": RUNTIME,
-        "extra_hosts": hosts(plan, names),
-        "volumes": [{
-            "type": "bind", "source": path.to_string_lossy().replace('$', "$$"), "target": RESOLVER_PLACE,
-            "read_only": true, "bind": {"create_host_path": false},
-        }],
-    }))
+    let volume = json!({
+        "type": "bind", "source": path.to_string_lossy().replace('$', "$$"), "target": RESOLVER_PLACE,
+        "read_only": true, "bind": {"create_host_path": false},
+    });
+    Ok(Map::from_iter([
+        ("extra_hosts".to_owned(), json!(hosts(plan, names))),
+        ("volumes".to_owned(), json!([volume])),
+    ]))
 }
 
 /// `NAME:ADDRESS` of each sidecar: all that an agent's hosts file may be given.

@@ -104,7 +104,7 @@ fn egress_that_is_killed_comes_back_and_nothing_was_open() {
     assert_eq!(done.code(), 0, "{}{}", done.stdout, done.stderr);
     let verified = home
         .tool("bottle-run")
-        .args(["audit", &bottle.slug, "--verify"])
+        .args(["audit", "verify", &bottle.slug])
         .run();
     assert_eq!(verified.code(), 0, "{}{}", verified.stdout, verified.stderr);
 }

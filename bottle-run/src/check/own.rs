@@ -66,6 +66,7 @@ pub fn own_bottle(engine: &Engine, home: &Home, made: &Made, say: &dyn Fn(&str))
     let request = up::Request {
         compose: bottle_render::to_yaml(&compose)?,
         progress: false,
+        ask: true,
         check: false,
         planted: match depth {
             Depth::Made => vec![(TOKEN.to_owned(), random_token()?)],
@@ -125,6 +126,8 @@ fn plan_built_in(state: &StateHome) -> Result<Plan> {
         bottles: Vec::new(),
         slug: Some(bottle_plan::slug::random("check")?),
         workspace: None,
+        cwd_given: false,
+        begin: None,
         block: subnet::parse_block(&block)?,
     };
     planner::plan(&request).map(|planned| planned.plan)

@@ -203,7 +203,9 @@ fn free_slug(request: &Request, manifest: &Manifest, home: &StateHome) -> Result
     Err(Failure::failed("found no free slug").hint("give one with --slug"))
 }
 
-fn taken(home: &StateHome) -> Vec<Ipv4Net> {
+/// Ranges that are not to be had: what the host routes, and what bottles of this home have reserved.
+#[must_use]
+pub fn taken(home: &StateHome) -> Vec<Ipv4Net> {
     let mut taken = subnet::host_routes();
     taken.extend(
         home.bottles()
@@ -326,8 +328,8 @@ fn origin(request: &Request) -> Origin {
     }
 }
 
-/// `bottle-plan X | less` reserves too; what was never started goes away by itself.
-fn drop_stale_reservations(home: &StateHome) {
+/// `bottle-plan X | less` reserves too; what was never started goes away by itself. The caller holds the home's lock.
+pub fn drop_stale_reservations(home: &StateHome) {
     let old = |metadata: &Metadata| {
         let created = OffsetDateTime::parse(&metadata.created_at, &Rfc3339).ok();
         created.is_some_and(|at| {

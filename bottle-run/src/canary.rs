@@ -89,7 +89,7 @@ fn judge(findings: &[Finding], control: &str, must_fail: &[&String]) -> Result<(
     let mut open = Vec::new();
     for probe in must_fail {
         match found(probe) {
-            Some(finding) if !finding.reached && !finding.detail.starts_with(REFUSED) => {}
+            Some(finding) if !finding.reached && !answered(finding) => {}
             Some(finding) => open.push(format!("{probe} ({})", finding.detail)),
             None => open.push(format!("{probe} (the probe did not say)")),
         }
@@ -102,6 +102,13 @@ fn judge(findings: &[Finding], control: &str, must_fail: &[&String]) -> Result<(
         open.join(", ")
     ))
     .hint("nothing ran in it; docs/limits.md lists engines that cannot be made safe"))
+}
+
+/// Whether somebody is there who said no. On its own loopback that is the container itself: under gVisor the engine's
+/// resolver is not at 127.0.0.11.
+fn answered(finding: &Finding) -> bool {
+    let own = finding.probe.starts_with("dns:127.") || finding.probe.starts_with("dnstcp:127.");
+    finding.detail.starts_with(REFUSED) && !own
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! The command line of `bottle-run`.
 
 mod audit;
+mod check;
 mod examples;
+mod gc;
 mod work;
 
 use std::io::IsTerminal as _;
@@ -31,7 +33,9 @@ Examples:
   bottle-run pull demo-x7k2p                            have it as a branch of your repository
   bottle-run audit demo-x7k2p --denied                  see what it was not let do
   bottle-run list                                       see what there is
+  bottle-run check                                      prove that bottles hold on this engine
   bottle-run down demo-x7k2p                            stop and remove it
+  bottle-run gc                                         remove what a crash left
   bottle-plan demo | bottle-render | bottle-run run     all of it; only the audit and logs are kept
 
 Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused by policy, 4 not found, 5 conflict,
@@ -138,6 +142,10 @@ enum Command {
     /// Bring what the agent did into a branch of a repository here
     #[command(after_help = examples::PULL)]
     Pull(work::PullArgs),
+    /// Finish or undo what a crash left: containers, networks, reservations, journals
+    Gc(gc::Args),
+    /// Let a hostile program try to get out of a bottle; print a scorecard
+    Check(check::Args),
     /// Show all bottles of this home
     #[command(alias = "ls")]
     #[command(after_help = examples::LIST)]
@@ -195,6 +203,9 @@ struct Up {
     /// Refuse another plan than the one with this digest
     #[arg(long, value_name = "DIGEST")]
     expect_digest: Option<String>,
+    /// Hand the bottle over only when the whole check passes (see `bottle-run check`)
+    #[arg(long)]
+    check: bool,
     /// Say what would be started, and whether its secrets are there; start nothing
     #[arg(long)]
     dry_run: bool,
@@ -297,6 +308,8 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Audit(args) => audit::run(&home()?, &args, cli.json, &say),
         Command::Diff(args) => work::diff(&engine, &home()?, &args, cli.json, &say),
         Command::Pull(args) => work::pull(&engine, &home()?, args, cli.json, &say),
+        Command::Gc(args) => gc::run(&engine, &home()?, &args, cli.json, &say),
+        Command::Check(args) => check::run(&engine, &home()?, &args, cli.json, &say),
         Command::List => {
             let home = home()?;
             let mut list = list::list(&engine, &home)?;
@@ -362,6 +375,8 @@ fn up_request(args: &Up, quiet: bool, ask: bool) -> Result<up::Request> {
         plan,
         compose,
         progress,
+        check: args.check,
+        planted: Vec::new(),
         ask,
     })
 }

@@ -7,6 +7,9 @@ use serde::Deserialize;
 
 use crate::engine::Engine;
 
+/// Says for the check of which bottle something was made; dead as soon as nobody holds that bottle's lock.
+pub const CHECK_LABEL: &str = "bottle.check";
+
 /// A container of some bottle.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Container {
@@ -42,6 +45,14 @@ impl Container {
         self.label("bottle.slug").unwrap_or_default()
     }
 
+    /// The bottle it belongs to, or was made beside by a check.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        self.label("bottle.slug")
+            .or_else(|| self.label(CHECK_LABEL))
+            .unwrap_or_default()
+    }
+
     /// Its part: `agent`, `egress`, ….
     #[must_use]
     pub fn role(&self) -> &str {
@@ -68,6 +79,24 @@ impl Labels {
     pub fn of_bottle(home: &str, slug: &str) -> Self {
         Self(vec![
             format!("label=bottle.slug={slug}"),
+            format!("label=bottle.home={home}"),
+        ])
+    }
+
+    /// What the checks of that home made.
+    #[must_use]
+    pub fn of_checks(home: &str) -> Self {
+        Self(vec![
+            format!("label={CHECK_LABEL}"),
+            format!("label=bottle.home={home}"),
+        ])
+    }
+
+    /// What the check of one bottle made.
+    #[must_use]
+    pub fn of_check(home: &str, slug: &str) -> Self {
+        Self(vec![
+            format!("label={CHECK_LABEL}={slug}"),
             format!("label=bottle.home={home}"),
         ])
     }
@@ -107,6 +136,28 @@ pub fn networks(engine: &Engine, labels: &Labels) -> Result<Vec<String>> {
         .args(labels.filters())
         .run()?;
     Ok(output.text().lines().map(str::to_owned).collect())
+}
+
+/// The same with the bottle each belongs to, or was made beside by a check.
+///
+/// # Errors
+/// When the engine does not answer.
+pub fn networks_by_slug(engine: &Engine, labels: &Labels) -> Result<Vec<(String, String)>> {
+    let format = format!(
+        "--format={{{{.Name}}}}\t{{{{.Label \"bottle.slug\"}}}}\t{{{{.Label \"{CHECK_LABEL}\"}}}}"
+    );
+    let output = engine
+        .call(["network", "ls", &format])
+        .args(labels.filters())
+        .run()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let owner = |line: &str| {
+        let mut fields = line.split('\t');
+        let name = fields.next()?.to_owned();
+        let slug = fields.find(|slug| !slug.is_empty())?.to_owned();
+        Some((slug, name))
+    };
+    Ok(text.lines().filter_map(owner).collect())
 }
 
 /// Containers by bottle.

@@ -16,6 +16,7 @@ use crate::audit;
 use crate::containers::{self, Container, Labels};
 use crate::engine::{Engine, Output, at_once, failure_of};
 use crate::files;
+use crate::journal::{Journal, START, STOP};
 use crate::lock::BottleLock;
 
 /// How long a sidecar may take to write its last records.
@@ -74,6 +75,9 @@ pub fn down(engine: &Engine, request: &Request<'_>, say: &dyn Fn(&str)) -> Resul
     } else {
         None
     };
+    let journal = Journal::of(request.home, request.slug)?;
+    // From here on it is to be finished, by the next `down` or by `gc`. A disk that is full must not keep it running.
+    let _ = journal.begin(STOP, serde_json::Value::Null);
     let mut removed = remove(engine, request, &folder)?;
     let preserved = request
         .home
@@ -91,6 +95,7 @@ pub fn down(engine: &Engine, request: &Request<'_>, say: &dyn Fn(&str)) -> Resul
     } else if folder.is_dir() {
         note_stopped(request)?;
     }
+    journal.end_all(&[START, STOP])?;
     if removed.nothing() && !folder.is_dir() {
         return Err(
             Failure::not_found(format!("there is no bottle `{}`", request.slug))
@@ -147,6 +152,17 @@ pub fn remove(engine: &Engine, request: &Request<'_>, folder: &Path) -> Result<R
         }
         None => Ok(removed),
     }
+}
+
+/// Removes containers and networks with these labels, whatever they are.
+///
+/// # Errors
+/// Every failure on the way, after all that could be removed has been.
+pub fn remove_labelled(engine: &Engine, labels: &Labels) -> Result<Vec<String>> {
+    let found = containers::list(engine, labels)?;
+    let without = remove_containers(engine, &found);
+    let names = remove_networks(engine, labels);
+    without.and(names)
 }
 
 /// What a sidecar has recorded but not written would be lost with a kill.
@@ -223,6 +239,7 @@ fn save_logs(engine: &Engine, found: &[Container], folder: &Path) -> Result<()> 
         .create(true)
         .append(true)
         .mode(0o600)
+        .custom_flags(nix::libc::O_NOFOLLOW)
         .open(&path)
         .at("open", &path)?;
     for container in found
@@ -242,7 +259,11 @@ fn save_logs(engine: &Engine, found: &[Container], folder: &Path) -> Result<()> 
     Ok(())
 }
 
-fn note_stopped(request: &Request<'_>) -> Result<()> {
+/// Writes down when the bottle ended, and how its audit did.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn note_stopped(request: &Request<'_>) -> Result<()> {
     let Some(mut metadata) = request.home.metadata(request.slug)? else {
         return Ok(());
     };

@@ -12,7 +12,13 @@ use nix::unistd::{Gid, Uid, chown, geteuid};
 const SECCOMP: &str = include_str!("../assets/seccomp-agent.json");
 
 /// Files that only a bottle that is up needs; the CA's key among them.
-const WHILE_UP: [&str; 4] = ["egress", "seccomp.json", "override.json", "empty"];
+const WHILE_UP: [&str; 5] = [
+    "egress",
+    "seccomp.json",
+    "override.json",
+    "empty",
+    crate::gvisor::RESOLVER,
+];
 
 /// Writes everything the containers mount or the engine reads.
 ///
@@ -25,7 +31,8 @@ pub fn write(plan: &Plan, compose: &str) -> Result<()> {
     // An empty project folder: an `.env` beside the file could rename the project.
     private_dir(&state.join("empty"))?;
     let audit = state.join("audit");
-    if !audit.exists() {
+    // Not checked once it is there: it is the sidecar's then, who may not be us. A link is never ours.
+    if audit.is_symlink() || !audit.exists() {
         private_dir(&audit)?;
     }
     write_atomic(&state.join("plan.json"), to_json(plan)?.as_bytes(), 0o600)?;

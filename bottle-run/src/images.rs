@@ -109,17 +109,11 @@ pub fn ensure(
     resumed: Option<&str>,
     progress: bool,
 ) -> Result<String> {
-    let label = format!("{{{{index .Config.Labels \"{SIDECAR_LABEL}\"}}}}");
-    let repository = repository(&plan.sidecar.image);
-    let exact = binary.image(repository);
     let (sidecar, agent) = at_once(
-        || inspect(engine, &exact, &label),
+        || ensure_sidecar(engine, plan, binary),
         || inspect(engine, &plan.agent.image.reference, "{{.Id}}"),
     )?;
-    if sidecar?.as_deref() != Some(binary.sha256.as_str()) {
-        build_sidecar(engine, &[&exact, &plan.sidecar.image], binary)?;
-        forget_old_builds(engine, repository, &exact)?;
-    }
+    let exact = sidecar?;
     let has_agent = agent?.is_some();
     if resumed.is_some() {
         return Ok(exact);
@@ -134,6 +128,21 @@ pub fn ensure(
         }
         (None, true) => {}
         (None, false) => pull(engine, &plan.agent.image.reference, progress)?,
+    }
+    Ok(exact)
+}
+
+/// The same for the sidecars' image alone.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn ensure_sidecar(engine: &Engine, plan: &Plan, binary: &SidecarBinary) -> Result<String> {
+    let label = format!("{{{{index .Config.Labels \"{SIDECAR_LABEL}\"}}}}");
+    let repository = repository(&plan.sidecar.image);
+    let exact = binary.image(repository);
+    if inspect(engine, &exact, &label)?.as_deref() != Some(binary.sha256.as_str()) {
+        build_sidecar(engine, &[&exact, &plan.sidecar.image], binary)?;
+        forget_old_builds(engine, repository, &exact)?;
     }
     Ok(exact)
 }

@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bottle_plan::failure::{Failure, Result};
+use bottle_plan::handle::Containers;
 use bottle_plan::plan::{Plan, WorkspaceMode};
 use serde::Deserialize;
 
 use crate::engine::Engine;
+use crate::gvisor;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -47,6 +49,8 @@ struct HostConfig {
     uts_mode: String,
     userns_mode: String,
     #[serde(default)]
+    runtime: String,
+    #[serde(default)]
     dns: Option<Vec<String>>,
 }
 
@@ -58,6 +62,8 @@ struct Mount {
     #[serde(default)]
     source: String,
     destination: String,
+    #[serde(default, rename = "RW")]
+    writable: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -146,8 +152,15 @@ fn excess(plan: &Plan, found: &Inspected) -> Option<String> {
             "published ports",
             host.port_bindings.as_ref().map_or(0, BTreeMap::len),
         ),
-        ("extra hosts", host.extra_hosts.as_ref().map_or(0, Vec::len)),
     ];
+    if host
+        .extra_hosts
+        .iter()
+        .flatten()
+        .ne(granted_hosts(plan, host).iter())
+    {
+        return Some("extra hosts".to_owned());
+    }
     if let Some((what, _)) = lists.iter().find(|(_, count)| *count > 0) {
         return Some((*what).to_owned());
     }
@@ -162,7 +175,11 @@ fn excess(plan: &Plan, found: &Inspected) -> Option<String> {
     if let Some((what, mode)) = namespaces.iter().find(|(_, mode)| shared(mode)) {
         return Some(format!("the {what} namespace of `{mode}`"));
     }
-    if let Some(mount) = found.mounts.iter().find(|mount| !is_granted(plan, mount)) {
+    if let Some(mount) = found
+        .mounts
+        .iter()
+        .find(|mount| !is_granted(plan, host, mount))
+    {
         return Some(format!(
             "a {} mount of {} at {}",
             mount.kind, mount.source, mount.destination
@@ -183,13 +200,27 @@ fn excess(plan: &Plan, found: &Inspected) -> Option<String> {
     None
 }
 
-/// A mount the plan grants: a tmpfs, or the workspace where it is to be mounted. Nothing else of the host.
-fn is_granted(plan: &Plan, mount: &Mount) -> bool {
+/// Under gVisor the sidecars' names; nothing otherwise.
+fn granted_hosts(plan: &Plan, host: &HostConfig) -> Vec<String> {
+    if host.runtime == gvisor::RUNTIME {
+        gvisor::hosts(plan, &Containers::of(plan))
+    } else {
+        Vec::new()
+    }
+}
+
+/// A mount the plan grants: a tmpfs, the workspace where it is to be mounted, or what gVisor needs. Nothing else of the
+/// host.
+fn is_granted(plan: &Plan, host: &HostConfig, mount: &Mount) -> bool {
     let workspace = &plan.workspace;
     let is_workspace = || {
         workspace.mode == WorkspaceMode::Mount
             && workspace.from.as_deref() == Some(Path::new(&mount.source))
             && mount.destination == workspace.workdir
     };
-    mount.kind == "tmpfs" || mount.kind == "bind" && is_workspace()
+    let is_resolver = || {
+        host.runtime == gvisor::RUNTIME
+            && gvisor::is_resolver(plan, &mount.source, &mount.destination, mount.writable)
+    };
+    mount.kind == "tmpfs" || mount.kind == "bind" && (is_workspace() || is_resolver())
 }

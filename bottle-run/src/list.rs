@@ -54,7 +54,7 @@ pub enum Status {
     Planned,
     /// All of it runs.
     Running,
-    /// The agent runs without a sidecar: it is cut off.
+    /// The agent runs, and a sidecar does not, is being brought back, or does not answer: it is cut off.
     Degraded,
     /// There are containers, and the agent does not run: an interrupted start, or it ended.
     Broken,
@@ -100,10 +100,11 @@ fn entry(metadata: Option<&Metadata>, slug: &str, found: &[Container]) -> Entry 
             .iter()
             .any(|c| c.role() == role && c.state == "running")
     };
+    // One that runs and does not answer is as good as gone.
     let sidecars_run = found
         .iter()
         .filter(|c| c.role() != "agent")
-        .all(|c| c.state == "running");
+        .all(|c| c.state == "running" && !c.status.contains("(unhealthy)"));
     let status = match (found.is_empty(), runs("agent")) {
         (true, _) if metadata.is_some_and(|m| m.started_at.is_none()) => Status::Planned,
         (true, _) => Status::Stopped,

@@ -60,7 +60,16 @@ impl BottleLock {
         }
     }
 
-    fn attempt(folder: &Path) -> Result<Option<Self>> {
+    /// Takes the lock if nobody has it.
+    ///
+    /// # Errors
+    /// When the lock file cannot be opened.
+    pub fn attempt(folder: &Path) -> Result<Option<Self>> {
+        // A folder's link would have the lock made, and all that follows removed, somewhere else.
+        if folder.is_symlink() {
+            let text = format!("{} is a symbolic link", folder.display());
+            return Err(Failure::invalid(text).hint("remove it, or name the home it points into"));
+        }
         let path = folder.join("lock");
         let file = state::open_lock_file(&path)?;
         match file.try_lock() {

@@ -38,14 +38,19 @@ pub struct Secrets {
     pub agent: Vec<(String, Secret)>,
 }
 
-/// Reads everything the plan names. Asked on the terminal is only what can be had no other way.
+/// Reads everything the plan names. Asked on the terminal is only what can be had no other way. What is in `planted`
+/// takes the place of a variable of the host.
 ///
 /// # Errors
 /// When a variable is not set, is not usable in a header, or nobody can be asked, be it that nobody is to be.
-pub fn collect(plan: &Plan, may_ask: bool) -> Result<Secrets> {
+pub fn collect(plan: &Plan, planted: &[(String, String)], may_ask: bool) -> Result<Secrets> {
     let mut secrets = Secrets::default();
     for slot in &plan.egress.slots {
-        let value = from_host(&slot.host)?;
+        let planted = planted.iter().find(|(name, _)| *name == slot.host);
+        let value = match planted {
+            Some((_, value)) => Secret(Zeroizing::new(value.clone())),
+            None => from_host(&slot.host)?,
+        };
         check_header_value(&slot.host, value.expose())?;
         secrets.slots.push((slot.slot.clone(), value));
     }

@@ -18,9 +18,12 @@ use time::format_description::well_known::Rfc3339;
 use crate::containers::{self, Labels};
 use crate::engine::{Engine, at_once};
 use crate::images::{self, SidecarBinary};
+use crate::journal::{Journal, START, STOP};
 use crate::lock::BottleLock;
 use crate::secrets::{self, Secrets};
-use crate::{canary, down, files, inspect, interrupt, networks, provision, resume, work};
+use crate::{
+    canary, check, down, files, gvisor, inspect, interrupt, networks, provision, resume, work,
+};
 
 /// How long a sidecar may take until it listens; it takes milliseconds.
 const SIDECAR_READY_SECONDS: u32 = 20;
@@ -37,8 +40,32 @@ pub struct Request {
     pub compose: String,
     /// Show builds and pulls as they go on.
     pub progress: bool,
+    /// Hand over only what passes the whole check.
+    pub check: bool,
+    /// Values that stand for variables of the host: the check's own credential.
+    pub planted: Vec<(String, String)>,
     /// Ask on the terminal for values that can be had no other way.
     pub ask: bool,
+}
+
+/// The bottle's lock, and the state home it is in.
+#[derive(Debug)]
+pub struct Held {
+    /// The home.
+    pub home: StateHome,
+    _lock: BottleLock,
+}
+
+/// Takes the bottle's lock, after a look at whether the plan can be done at all.
+///
+/// # Errors
+/// Invalid, when it cannot; conflict, when another process has the lock.
+pub fn hold(plan: &Plan, say: &dyn Fn(&str)) -> Result<Held> {
+    check_supported(plan, say)?;
+    let home = state_home(plan)?;
+    state::private_dir(&plan.state)?;
+    let lock = BottleLock::take(&plan.state, &plan.slug)?;
+    Ok(Held { home, _lock: lock })
 }
 
 /// Starts the bottle. Whatever goes wrong, nothing of it is left.
@@ -47,43 +74,77 @@ pub struct Request {
 /// Invalid, when a credential is missing; conflict, when the bottle is up or being worked on; refused, when it cannot be
 /// made safe; failed otherwise.
 pub fn up(engine: &Engine, request: &Request, say: &dyn Fn(&str)) -> Result<Handle> {
+    let held = hold(&request.plan, say)?;
+    up_held(engine, request, &held, say)
+}
+
+/// As [`up`], for whoever holds the lock already and goes on holding it.
+///
+/// # Errors
+/// As [`up`].
+pub fn up_held(
+    engine: &Engine,
+    request: &Request,
+    held: &Held,
+    say: &dyn Fn(&str),
+) -> Result<Handle> {
     let plan = &request.plan;
-    check_supported(plan, say)?;
-    let home = state_home(plan)?;
-    state::private_dir(&plan.state)?;
-    let _lock = BottleLock::take(&plan.state, &plan.slug)?;
+    let home = &held.home;
     let home_label = home_label(plan)?;
     let undo = down::Request {
-        home: &home,
+        home,
         home_label,
         slug: &plan.slug,
         purge: false,
     };
-    clear_leftovers(engine, &undo, plan, say)?;
+    let journal = Journal::of(home, &plan.slug)?;
+    let unfinished = journal
+        .open()?
+        .iter()
+        .any(|entry| entry.kind == START || entry.kind == STOP);
+    clear_leftovers(engine, &undo, plan, unfinished, say)?;
+    journal.end_all(&[START, STOP])?;
+    let begun = journal.begin(START, serde_json::Value::Null)?;
+    let result = up_begun(engine, request, held, &undo, say);
+    // What could not be undone stays open, for `gc`.
+    match result {
+        Ok(handle) => journal.end(begun).map(|()| handle),
+        Err((failure, true)) => {
+            let _ = journal.end(begun);
+            Err(failure)
+        }
+        Err((failure, false)) => Err(failure),
+    }
+}
 
-    provision::check_sources(plan)?;
-    let secrets = secrets::collect(plan, request.ask)?;
-    let binary = SidecarBinary::find()?;
-    let resumed = resume::image(engine, plan, say)?;
-    let image = images::ensure(engine, plan, &binary, resumed.as_deref(), request.progress)?;
-    interrupt::check()?;
-    let ready = Ready {
-        secrets,
-        binary,
-        image,
-        resumed,
-    };
+/// A failure, and whether nothing of the start is left.
+type Undone = (Failure, bool);
+
+fn up_begun(
+    engine: &Engine,
+    request: &Request,
+    held: &Held,
+    undo: &down::Request<'_>,
+    say: &dyn Fn(&str),
+) -> Result<Handle, Undone> {
+    let ready = get_ready(engine, request, say).map_err(|failure| (failure, true))?;
+    let plan = &request.plan;
+    let home = &held.home;
+
     let started = start(engine, request, &ready, say);
     let result = started.and_then(|handle| {
         interrupt::check()?;
-        note_started(&home, plan, &handle)?;
+        if request.check {
+            check::demand(&check::score(engine, home, plan, check::Depth::Alone)?)?;
+        }
+        note_started(home, plan, &handle)?;
         Ok(handle)
     });
     result.map_err(|failure| {
         // The signal that ended the start must not end the undoing.
         let signal = interrupt::signal();
         interrupt::clear();
-        let undone = down::remove(engine, &undo, &plan.state);
+        let undone = down::remove(engine, undo, &plan.state);
         let failure = match (signal, failure.hint_text()) {
             (None, None) => failure.hint(format!(
                 "what the containers said is in {}",
@@ -92,13 +153,29 @@ pub fn up(engine: &Engine, request: &Request, say: &dyn Fn(&str)) -> Result<Hand
             _ => failure,
         };
         match undone {
-            Ok(_) => failure,
-            Err(more) => Failure::new(
-                failure.kind(),
-                format!("{}; and undoing it: {}", failure.chain(), more.chain()),
-            )
-            .hint(format!("bottle-run down {}", plan.slug)),
+            Ok(_) => (failure, true),
+            Err(more) => {
+                let text = format!("{}; and undoing it: {}", failure.chain(), more.chain());
+                let failure = Failure::new(failure.kind(), text).hint("bottle-run gc");
+                (failure, false)
+            }
         }
+    })
+}
+
+fn get_ready(engine: &Engine, request: &Request, say: &dyn Fn(&str)) -> Result<Ready> {
+    let plan = &request.plan;
+    provision::check_sources(plan)?;
+    let secrets = secrets::collect(plan, &request.planted, request.ask)?;
+    let binary = SidecarBinary::find()?;
+    let resumed = resume::image(engine, plan, say)?;
+    let image = images::ensure(engine, plan, &binary, resumed.as_deref(), request.progress)?;
+    interrupt::check()?;
+    Ok(Ready {
+        secrets,
+        binary,
+        image,
+        resumed,
     })
 }
 
@@ -131,7 +208,8 @@ fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) 
     let (created, chosen) = at_once(|| networks::create(engine, plan), || runtime(engine, plan))?;
     created?;
     interrupt::check()?;
-    write_override(plan, &names, ready, chosen?)?;
+    let chosen = chosen?;
+    write_override(plan, &names, ready, chosen)?;
     compose_create(engine, plan, secrets)?;
     let (filled, ready) = at_once(
         || {
@@ -286,6 +364,9 @@ fn write_override(
     let mut agent = serde_json::Map::new();
     if let Some(runtime) = runtime {
         agent.insert("runtime".to_owned(), runtime.into());
+        if runtime == gvisor::RUNTIME {
+            agent.extend(gvisor::agent(plan, names)?);
+        }
     }
     if let Some(image) = &ready.resumed {
         agent.insert("image".to_owned(), image.as_str().into());
@@ -369,6 +450,7 @@ fn clear_leftovers(
     engine: &Engine,
     undo: &down::Request<'_>,
     plan: &Plan,
+    unfinished: bool,
     say: &dyn Fn(&str),
 ) -> Result<()> {
     let labels = Labels::of_bottle(undo.home_label, undo.slug);
@@ -380,7 +462,8 @@ fn clear_leftovers(
     let agent_runs = found
         .iter()
         .any(|c| c.role() == "agent" && matches!(c.state.as_str(), "running" | "paused"));
-    if agent_runs {
+    // An agent that was started and never handed over belongs to nobody.
+    if agent_runs && !unfinished {
         return Err(
             Failure::conflict(format!("the bottle `{}` is already running", plan.slug)).hint(
                 format!("bottle-run attach {0}, or bottle-run down {0}", plan.slug),
@@ -442,7 +525,11 @@ fn state_home(plan: &Plan) -> Result<StateHome> {
     }
 }
 
-fn home_label(plan: &Plan) -> Result<&str> {
+/// The label that everything of the plan's home carries.
+///
+/// # Errors
+/// Invalid, when the plan has none.
+pub fn home_label(plan: &Plan) -> Result<&str> {
     plan.labels
         .get("bottle.home")
         .map(String::as_str)

@@ -9,9 +9,11 @@
 
 mod dns;
 mod kernel;
+mod limits;
 mod net;
 mod place;
 mod spec;
+mod tricks;
 
 use std::io::{self, Read as _, Write as _};
 use std::process::{Command, ExitCode, Stdio};
@@ -190,6 +192,9 @@ fn in_a_child(spec: &str, probe: &Probe, deadline: Deadline) -> Outcome {
     // Its answer is one short line, which the pipe holds: it can be read after the end.
     let status = loop {
         match child.try_wait() {
+            Ok(Some(status)) if probe.was_stopped_by(status) => {
+                return Outcome::closed(format!("stopped at the limit: {status}"));
+            }
             Ok(Some(status)) => break status,
             Ok(None) if deadline.left().is_some() => thread::sleep(Duration::from_millis(1)),
             Ok(None) | Err(_) => {

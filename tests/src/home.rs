@@ -143,6 +143,12 @@ impl Home {
         self.called(Call::new(name))
     }
 
+    /// A tool called by another program: `nsenter ARGS TOOL`.
+    pub fn tool_by(&self, program: &str, args: &[&str], name: &str) -> Call {
+        let call = Call::new(program).args(args.iter().copied());
+        self.called(call.args([tools::tool(name)]))
+    }
+
     fn called(&self, call: Call) -> Call {
         let call = call
             .cwd(self.cwd())

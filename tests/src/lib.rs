@@ -17,6 +17,7 @@ pub mod model;
 pub mod probe;
 pub mod raw;
 pub mod run;
+pub mod second;
 pub mod server;
 pub mod suite;
 pub mod terminal;

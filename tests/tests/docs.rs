@@ -2,6 +2,12 @@
 //! of its own, and what is shown under a command is compared with what it printed. A block that is not run says why in
 //! a comment above it, `<!-- not run: … -->`; `<!-- page not run: … -->` holds for the blocks below it.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helpers fail by panicking"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

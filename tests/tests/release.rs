@@ -2,6 +2,8 @@
 //!
 //! The tarball here has scripts for tools: what is tested is the installer. `scripts/release --debug` makes a real one.
 
+#![allow(clippy::expect_used, reason = "a test's helpers fail by panicking")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,8 @@
 //! The schemas as an editor or another program uses them: every golden manifest and what the tools really print is
 //! valid, and what the tools refuse is not. Python's `jsonschema` is the judge, which shares no code with us.
 
+#![allow(clippy::expect_used, reason = "a test's helpers fail by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! What holds for every sidecar: read-only, without a capability, without a shell, and dead once it dies.
+//! What holds for every sidecar: read-only, without a capability, without a shell, and brought back when it dies.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -8,6 +8,7 @@ use bottle_plan::plan::Plan;
 
 use super::model::{Endpoint, Healthcheck, Service, Text};
 use super::{IPV6_OFF, keyed, labels, logging, security_opt, texts};
+use crate::check::check_user;
 
 const PROCESSES: u32 = 256;
 /// Two for each of the connections egress admits, and room.
@@ -16,6 +17,7 @@ const OPEN_FILES: u64 = 4096;
 /// The sidecar `role` as it is before it gets its own networks, mounts and environment. The role is its host name, the
 /// command the binary is called with, and the last part of its container's name.
 pub(super) fn base(plan: &Plan, role: &str, memory: u64) -> Result<Service> {
+    let (uid, gid) = check_user("sidecar.user", &plan.sidecar.user)?;
     let mut sysctls = keyed(IPV6_OFF);
     // Containers inherit forwarding from the host: a frame sent to the sidecar's hardware address would be routed out.
     sysctls.insert("net.ipv4.ip_forward", "0".into());
@@ -29,15 +31,20 @@ pub(super) fn base(plan: &Plan, role: &str, memory: u64) -> Result<Service> {
         hostname: role.into(),
         working_dir: None,
         init: None,
-        // Once dead, it stays dead: the agent is then cut off, and people see why.
-        restart: "no".into(),
+        // While it is away the agent is cut off, not free: nobody else can have its addresses. The engine brings it back
+        // after a crash or for want of memory, not after `docker stop` nor a reboot; one that keeps dying stays dead.
+        restart: "on-failure:5".into(),
         stop_grace_period: "2s".into(),
         runtime: None,
         depends_on: BTreeMap::new(),
         environment: Vec::new(),
         read_only: true,
         volumes: Vec::new(),
-        tmpfs: texts(["/tmp:rw,noexec,nosuid,nodev,size=16m,mode=1777"]),
+        // The image has no /tmp. The runtime then makes one below the mount, and gives its mode to the next mount: after a
+        // restart only the owner can write, so the owner is the sidecar.
+        tmpfs: vec![
+            format!("/tmp:rw,noexec,nosuid,nodev,size=16m,mode=1777,uid={uid},gid={gid}").into(),
+        ],
         cap_drop: texts(["ALL"]),
         cap_add: Vec::new(),
         security_opt: security_opt(plan)?,

@@ -132,7 +132,7 @@ pub(super) fn http_connect(proxy: SocketAddr, authority: &str, deadline: Deadlin
     }
 }
 
-fn read_head(stream: &mut TcpStream, deadline: Deadline) -> io::Result<String> {
+pub(super) fn read_head(stream: &mut TcpStream, deadline: Deadline) -> io::Result<String> {
     let mut head = Vec::new();
     let mut piece = [0; 1024];
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {

@@ -75,6 +75,91 @@ fn host_mount(line: &str) -> Option<String> {
     (named_socket || part || whole).then(|| format!("{root} -> {target}"))
 }
 
+/// What every container has below /dev; `core` and `fd` are links, and the rest leads nowhere.
+const ORDINARY_DEVICES: [&str; 20] = [
+    "console", "core", "fd", "full", "initctl", "mqueue", "null", "ptmx", "pts", "random", "shm",
+    "stderr", "stdin", "stdout", "tty", "urandom", "zero", "net", "gvisor", "kmsg",
+];
+
+/// Devices beyond what every container has. `kmsg` and `net` are harmless only where they cannot be opened or are empty.
+pub(super) fn devices() -> Outcome {
+    let entries = match fs::read_dir("/dev") {
+        Ok(entries) => entries,
+        Err(error) => return Outcome::not_tried(format!("/dev: {}", describe(&error))),
+    };
+    let mut found: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| !ORDINARY_DEVICES.contains(&name.as_str()))
+        .collect();
+    let opened =
+        ["kmsg", "net/tun"].map(|name| (name, fs::File::open(Path::new("/dev").join(name))));
+    found.extend(
+        opened
+            .into_iter()
+            .filter_map(|(name, opened)| opened.ok().map(|_| name.to_owned())),
+    );
+    found.sort();
+    match found.as_slice() {
+        [] => Outcome::closed("none"),
+        list => Outcome::open(list.join(", ")),
+    }
+}
+
+/// Files that steer the kernel or show its memory. None may be opened as it is here.
+const KNOBS: [(&str, bool); 11] = [
+    ("/proc/sysrq-trigger", true),
+    ("/proc/sys/kernel/core_pattern", true),
+    ("/proc/sys/kernel/modprobe", true),
+    ("/proc/sys/net/ipv4/ip_forward", true),
+    ("/proc/sys/vm/overcommit_memory", true),
+    ("/proc/kcore", false),
+    ("/proc/acpi", true),
+    ("/sys/kernel/uevent_helper", true),
+    ("/sys/fs/cgroup/cgroup.procs", true),
+    ("/sys/fs/cgroup/devices/devices.allow", true),
+    ("/sys/fs/cgroup/memory/release_agent", true),
+];
+
+/// Knobs of the kernel that can be opened.
+pub(super) fn knobs() -> Outcome {
+    let can_open = |&&(path, write): &&(&str, bool)| {
+        let opened = fs::OpenOptions::new().read(!write).write(write).open(path);
+        // Where engines hide a file, they put an empty device over it.
+        opened.is_ok_and(|file| {
+            file.metadata()
+                .is_ok_and(|found| !found.file_type().is_char_device())
+        })
+    };
+    let found: Vec<&str> = KNOBS
+        .iter()
+        .filter(can_open)
+        .map(|(path, _)| *path)
+        .collect();
+    match found.as_slice() {
+        [] => Outcome::closed("none"),
+        list => Outcome::open(list.join(", ")),
+    }
+}
+
+/// Who we are. Open means root, or a member of its group.
+pub(super) fn user() -> Outcome {
+    use nix::unistd::{getegid, geteuid, getgid, getgroups, getuid};
+    let groups: Vec<u32> = match getgroups() {
+        Ok(groups) => groups.into_iter().map(nix::unistd::Gid::as_raw).collect(),
+        Err(errno) => return Outcome::not_tried(errno),
+    };
+    let reached = getuid().is_root()
+        || geteuid().is_root()
+        || getgid().as_raw() == 0
+        || getegid().as_raw() == 0
+        || groups.contains(&0);
+    Outcome {
+        reached,
+        detail: format!("{}:{} {groups:?}", geteuid(), getegid()),
+    }
+}
+
 /// Every interface with its addresses. Open when there is one besides the loopback.
 pub(super) fn interfaces() -> Outcome {
     let addresses = match addresses() {

@@ -1,13 +1,16 @@
 //! The arguments: one text a probe.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use super::dns::{self, RecordType};
-use super::{Deadline, Outcome, kernel, net, place};
+use super::{Deadline, Outcome, kernel, limits, net, place, tricks};
 
 pub(super) const USAGE: &str = "probe [--timeout-ms N] tcp:IP:PORT|udp:IP:PORT|icmp:IP|dns:IP[#PORT]:NAME[:TYPE]|dnstcp:…|\
-resolve:NAME|http:IP:PORT:HOST:PORT|caps|raw|family:NAME|iouring|unshare|mounts|ipv6|interfaces|env:NAME …";
+resolve:NAME|http:IP:PORT:HOST:PORT|send:IP:PORT:BYTES|hello:IP:PORT:NAME|caps|raw|family:NAME|syscall:NAME|iouring|\
+unshare|mounts|devices|knobs|user|threads:N|memory:MIB|files:N|ipv6|interfaces|env:NAME …";
 
 const DEFAULT_LIMIT: Duration = Duration::from_millis(300);
 
@@ -62,12 +65,27 @@ pub(super) enum Probe {
         proxy: SocketAddr,
         authority: String,
     },
+    Send {
+        server: SocketAddr,
+        bytes: Vec<u8>,
+    },
+    Hello {
+        server: SocketAddr,
+        name: Option<String>,
+    },
     Caps,
     Raw,
     Family(kernel::Family),
+    Syscall(kernel::Syscall),
     IoUring,
     Unshare,
     Mounts,
+    Devices,
+    Knobs,
+    User,
+    Threads(usize),
+    Memory(usize),
+    Files(usize),
     Ipv6,
     Interfaces,
     Env(String),
@@ -88,12 +106,21 @@ impl Probe {
             } => dns::ask(*server, name, *kind, *over_tcp, deadline),
             Self::Resolve(name) => net::resolve(name, deadline),
             Self::Connect { proxy, authority } => net::http_connect(*proxy, authority, deadline),
+            Self::Send { server, bytes } => tricks::send(*server, bytes, deadline),
+            Self::Hello { server, name } => tricks::hello(*server, name.as_deref(), deadline),
             Self::Caps => kernel::capabilities(),
             Self::Raw => kernel::raw_sockets(),
             Self::Family(family) => kernel::family(family),
+            Self::Syscall(call) => kernel::syscall(*call),
             Self::IoUring => kernel::io_uring(),
             Self::Unshare => kernel::unshare_user(),
             Self::Mounts => place::mounts(),
+            Self::Devices => place::devices(),
+            Self::Knobs => place::knobs(),
+            Self::User => place::user(),
+            Self::Threads(most) => limits::threads(*most, deadline),
+            Self::Memory(mebibytes) => limits::memory(*mebibytes),
+            Self::Files(most) => limits::files(*most),
             Self::Ipv6 => place::ipv6(),
             Self::Interfaces => place::interfaces(),
             Self::Env(name) => place::variable(name),
@@ -108,13 +135,28 @@ impl Probe {
             | Self::Icmp(_)
             | Self::Dns { .. }
             | Self::Resolve(_)
+            | Self::Send { .. }
+            | Self::Hello { .. }
             | Self::Connect { .. } => deadline.missed(),
             _ => Outcome::not_tried("it did not end in time"),
         }
     }
 
+    /// Whether a child's end is the answer: who takes too much memory is killed.
+    pub(super) fn was_stopped_by(&self, status: ExitStatus) -> bool {
+        matches!(self, Self::Memory(_)) && status.signal() == Some(nix::libc::SIGKILL)
+    }
+
     pub(super) fn needs_a_process(&self) -> bool {
-        matches!(self, Self::Unshare | Self::Resolve(_))
+        matches!(
+            self,
+            Self::Unshare
+                | Self::Resolve(_)
+                | Self::Syscall(_)
+                | Self::Threads(_)
+                | Self::Memory(_)
+                | Self::Files(_)
+        )
     }
 }
 
@@ -157,6 +199,18 @@ fn probe(text: &str) -> Result<Probe, String> {
         "dns" | "dnstcp" => dns_question(rest, word == "dnstcp"),
         "resolve" => (!rest.is_empty()).then(|| Probe::Resolve(rest.to_owned())),
         "http" => connect(rest),
+        "send" => server_and(rest).and_then(|(server, bytes)| {
+            let bytes = tricks::unescape(bytes)?;
+            Some(Probe::Send { server, bytes })
+        }),
+        "hello" => server_and(rest).map(|(server, name)| Probe::Hello {
+            server,
+            name: (!name.is_empty()).then(|| name.to_owned()),
+        }),
+        "threads" => count(rest).map(Probe::Threads),
+        "memory" => count(rest).map(Probe::Memory),
+        "files" => count(rest).map(Probe::Files),
+        "syscall" => kernel::Syscall::parse(rest).map(Probe::Syscall),
         "family" => kernel::Family::parse(rest).map(Probe::Family),
         "env" => (!rest.is_empty()).then(|| Probe::Env(rest.to_owned())),
         _ if !rest.is_empty() => None,
@@ -165,6 +219,9 @@ fn probe(text: &str) -> Result<Probe, String> {
         "iouring" => Some(Probe::IoUring),
         "unshare" => Some(Probe::Unshare),
         "mounts" => Some(Probe::Mounts),
+        "devices" => Some(Probe::Devices),
+        "knobs" => Some(Probe::Knobs),
+        "user" => Some(Probe::User),
         "ipv6" => Some(Probe::Ipv6),
         "interfaces" => Some(Probe::Interfaces),
         _ => None,
@@ -235,27 +292,25 @@ fn dns_question(text: &str, over_tcp: bool) -> Option<Probe> {
     })
 }
 
+fn count(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|&count| count > 0)
+}
+
+/// `IP:PORT:REST`.
+fn server_and(text: &str) -> Option<(SocketAddr, &str)> {
+    let (ip, rest) = match text.strip_prefix('[') {
+        Some(inner) => inner.split_once("]:")?,
+        None => text.split_once(':')?,
+    };
+    let (port, rest) = rest.split_once(':')?;
+    let server = SocketAddr::new(ip.parse().ok()?, port.parse().ok()?);
+    Some((server, rest))
+}
+
 /// `PROXYIP:PORT:HOST:PORT`. The host is sent as it is written: odd spellings are what a proxy is to be tried with, but
 /// nothing that would end the line.
 fn connect(text: &str) -> Option<Probe> {
-    let (proxy, authority) = match text.strip_prefix('[') {
-        Some(inner) => {
-            let (ip, rest) = inner.split_once("]:")?;
-            let (port, authority) = rest.split_once(':')?;
-            (
-                SocketAddr::new(ip.parse().ok()?, port.parse().ok()?),
-                authority,
-            )
-        }
-        None => {
-            let (ip, rest) = text.split_once(':')?;
-            let (port, authority) = rest.split_once(':')?;
-            (
-                SocketAddr::new(ip.parse().ok()?, port.parse().ok()?),
-                authority,
-            )
-        }
-    };
+    let (proxy, authority) = server_and(text)?;
     let plain = authority.contains(':') && authority.bytes().all(|b| b.is_ascii_graphic());
     plain.then(|| Probe::Connect {
         proxy,
@@ -288,6 +343,16 @@ mod tests {
             "resolve:x.test",
             "http:10.0.0.1:3128:api.example.com:443",
             "http:[::1]:3128:api.example.com:443",
+            "send:10.0.0.1:80:GET%20/%0d%0a",
+            "hello:10.0.0.1:443:",
+            "hello:10.0.0.1:443:x.test",
+            "syscall:keyctl",
+            "threads:9",
+            "memory:9",
+            "files:9",
+            "devices",
+            "knobs",
+            "user",
             "caps",
             "raw",
             "family:vsock",
@@ -326,6 +391,11 @@ mod tests {
             "http:10.0.0.1:3128:a b:443",
             "http:10.0.0.1:3128:a\r\nX:443",
             "caps:x",
+            "send:10.0.0.1:80:%0",
+            "hello:10.0.0.1:443",
+            "syscall:nonsense",
+            "threads:0",
+            "memory:",
             "family:",
             "family:nonsense",
             "env:",

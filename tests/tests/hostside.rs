@@ -1,0 +1,237 @@
+//! The host's side: folders others can write to, links in them, documents that lie.
+
+#![allow(clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+
+use bottle_tests::fake::{FakeDocker, Script};
+use bottle_tests::{Done, Home};
+use serde_json::{Value, json};
+
+fn home() -> Home {
+    let home = Home::new();
+    home.bottle("web", "image: debian:trixie-slim\n");
+    home
+}
+
+fn run(home: &Home, args: &[&str], stdin: &str) -> (Done, FakeDocker) {
+    let engine = FakeDocker::new(&Script::default());
+    let call = home
+        .tool("bottle-run")
+        .env("BOTTLE_DOCKER", engine.program());
+    let done = call.args(args.iter().copied()).stdin(stdin).run();
+    (done, engine)
+}
+
+#[track_caller]
+fn refused(done: &Done, text: &str) {
+    assert_eq!(
+        (done.code(), done.stdout.as_str()),
+        (2, ""),
+        "{}",
+        done.stderr
+    );
+    assert!(
+        done.stderr.contains(text),
+        "`{text}` is not in: {}",
+        done.stderr
+    );
+}
+
+#[test]
+fn a_state_folder_that_others_can_write_to_is_refused() {
+    let home = home();
+    let file = home.render(&home.plan("web", "s"));
+    for folder in ["state", "state/s"] {
+        let path = home.path().join(folder);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("ours");
+        let (done, engine) = run(&home, &["up"], &file);
+        refused(&done, "can be written to by others");
+        assert!(done.stderr.contains("hint: chmod go-w"), "{}", done.stderr);
+        assert!(
+            engine.calls().is_empty(),
+            "the engine was asked all the same"
+        );
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("ours");
+    }
+}
+
+#[test]
+fn no_link_in_the_state_folder_is_followed() {
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let victim = elsewhere.path().join("victim");
+    fs::write(&victim, "untouched").expect("written");
+    let is_untouched = |name: &str| {
+        assert_eq!(
+            fs::read_to_string(&victim).expect("there"),
+            "untouched",
+            "{name}"
+        );
+        let files = fs::read_dir(elsewhere.path()).expect("a folder").count();
+        assert_eq!(files, 1, "{name} made a file elsewhere");
+    };
+    // Folders: refused before anything is written.
+    for name in ["s", "s/egress", "s/audit", "s/empty"] {
+        let home = home();
+        let file = home.render(&home.plan("web", "s"));
+        let path = home.path().join("state").join(name);
+        let _ = fs::remove_dir_all(&path);
+        symlink(elsewhere.path(), &path).expect("a link");
+        let (done, _) = run(&home, &["up"], &file);
+        assert_ne!(done.code(), 0, "{name}");
+        assert_eq!(done.stdout, "", "{name}");
+        is_untouched(name);
+    }
+    // Files: replaced, or refused, and never written through.
+    for name in [
+        "lock",
+        "plan.json",
+        "docker-compose.yml",
+        "override.json",
+        "seccomp.json",
+        "metadata.json",
+        "compose.log",
+    ] {
+        let home = home();
+        let file = home.render(&home.plan("web", "s"));
+        let path = home.state("s").join(name);
+        let _ = fs::remove_file(&path);
+        symlink(&victim, &path).expect("a link");
+        for args in [&["up"][..], &["down", "s"], &["gc"]] {
+            let _ = run(&home, args, &file);
+            is_untouched(name);
+        }
+    }
+    // A bottle's folder that is a link is nobody's bottle: nothing is locked, written or removed through it.
+    let home = home();
+    let _ = home.plan("web", "other");
+    symlink(elsewhere.path(), home.state("s")).expect("a link");
+    for args in [
+        &["down", "s"][..],
+        &["down", "--purge", "s"],
+        &["gc"],
+        &["check", "s"],
+    ] {
+        let _ = run(&home, args, "");
+        is_untouched("s");
+    }
+}
+
+/// What somebody might put where a name belongs.
+const HOSTILE: [&str; 12] = [
+    "../../etc/cron.d/x",
+    "/etc/passwd",
+    "-rf",
+    "--privileged",
+    "a b",
+    "a;touch /tmp/owned",
+    "$(touch /tmp/owned)",
+    "`id`",
+    "a\nb",
+    "a\u{0}b",
+    "\u{202e}evil",
+    "",
+];
+
+#[test]
+fn a_plan_that_lies_reaches_no_shell_and_no_path_outside() {
+    let home = home();
+    let plan: Value = serde_json::from_str(&home.plan("web", "s")).expect("JSON");
+    let before = tree(&home.path());
+    let places = [
+        "/slug",
+        "/project",
+        "/networks/internal/name",
+        "/networks/egress/subnet",
+        "/agent/user",
+        "/sidecar/user",
+        "/egress/ca/dir",
+        "/state",
+    ];
+    for place in places {
+        for text in HOSTILE {
+            let mut lie = plan.clone();
+            *lie.pointer_mut(place).expect("in every plan") = json!(text);
+            let rendered = home.tool("bottle-render").stdin(lie.to_string()).run();
+            assert!(
+                matches!(rendered.code(), 2 | 3),
+                "{place} {text:?}: {}",
+                rendered.stderr
+            );
+            let file = home.write("lie.json", lie.to_string());
+            let (done, engine) = run(
+                &home,
+                &["check", "--plan", file.to_str().expect("text")],
+                "",
+            );
+            assert!(
+                matches!(done.code(), 2 | 3),
+                "{place} {text:?}: {} {}",
+                done.code(),
+                done.stderr
+            );
+            assert!(
+                engine.calls().is_empty(),
+                "{place} {text:?} reached the engine"
+            );
+            fs::remove_file(file).expect("ours");
+        }
+    }
+    assert_eq!(tree(&home.path()), before);
+    assert!(!Path::new("/tmp/owned").exists());
+}
+
+#[test]
+fn a_handle_that_lies_names_no_path() {
+    let home = home();
+    for text in HOSTILE {
+        let handle = json!({
+            "schema": "bottle.handle/v1", "slug": text, "project": "p", "plan_digest": "x", "state": "/",
+            "containers": {"agent": "a", "egress": "e"}, "ca_fingerprint": "x", "started_at": "x",
+        });
+        for command in ["down", "check"] {
+            let (done, engine) = run(&home, &[command, "-"], &handle.to_string());
+            assert_eq!(
+                (done.code(), done.stdout.as_str()),
+                (2, ""),
+                "{command} {text:?}: {}",
+                done.stderr
+            );
+            assert!(
+                engine.calls().is_empty(),
+                "{command} {text:?} reached the engine"
+            );
+        }
+    }
+}
+
+/// Every path below `folder`.
+fn tree(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        found.push(path.display().to_string());
+        if path.is_dir() && !path.is_symlink() {
+            found.extend(tree(&path));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Each package is somebody whose account can be taken over. More are a decision, made here.
+const MOST_PACKAGES: usize = 210;
+
+#[test]
+fn the_lock_file_stays_small() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
+    let text = fs::read_to_string(path).expect("the lock file");
+    let packages = text.lines().filter(|line| *line == "[[package]]").count();
+    assert!(packages > 50, "this is not the lock file");
+    assert!(
+        packages <= MOST_PACKAGES,
+        "{packages} packages; {MOST_PACKAGES} were agreed on"
+    );
+}

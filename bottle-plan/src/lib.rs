@@ -8,13 +8,17 @@ pub mod handle;
 pub mod host;
 pub mod plan;
 pub mod policy;
+pub mod request;
 pub mod slug;
+pub mod supervise;
 pub mod tool;
 
 #[cfg(feature = "manifest")]
 pub mod digest;
 #[cfg(feature = "manifest")]
 pub mod explain;
+#[cfg(feature = "manifest")]
+pub mod granted;
 #[cfg(feature = "manifest")]
 pub mod manifest;
 #[cfg(feature = "manifest")]

@@ -3,10 +3,21 @@
 use schemars::Schema;
 
 use crate::failure::{Failure, Result};
-use crate::{audit, handle, manifest, plan, policy};
+use crate::{audit, handle, manifest, plan, policy, request, supervise};
 
 /// The documents there are a schema for.
-pub const DOCUMENTS: [&str; 6] = ["manifest", "provider", "plan", "policy", "handle", "audit"];
+pub const DOCUMENTS: [&str; 10] = [
+    "manifest",
+    "provider",
+    "plan",
+    "policy",
+    "handle",
+    "audit",
+    "request",
+    "answer",
+    "grant",
+    "supervise",
+];
 
 /// The schema of `document` as pretty JSON.
 ///
@@ -20,6 +31,10 @@ pub fn schema(document: &str) -> Result<String> {
         "handle" => schemars::schema_for!(handle::Handle),
         "policy" => schemars::schema_for!(policy::Policy),
         "audit" => schemars::schema_for!(audit::Record<'static>),
+        "request" => schemars::schema_for!(request::Request),
+        "answer" => schemars::schema_for!(request::Answer),
+        "grant" => schemars::schema_for!(request::Grant),
+        "supervise" => schemars::schema_for!(supervise::Settings),
         _ => {
             return Err(
                 Failure::invalid(format!("there is no document `{document}`"))

@@ -1,5 +1,6 @@
 //! The command line of `bottle-run`.
 
+mod ask;
 mod audit;
 
 use std::io::IsTerminal as _;
@@ -87,8 +88,8 @@ enum Command {
     Logs {
         /// The bottle
         slug: String,
-        /// Only this part: agent or egress
-        #[arg(value_parser = ["agent", "egress"])]
+        /// Only this part: agent, egress or supervise
+        #[arg(value_parser = ["agent", "egress", "supervise"])]
         role: Option<String>,
         /// Go on as more comes
         #[arg(long, short)]
@@ -102,6 +103,12 @@ enum Command {
     },
     /// Show what a bottle did and tried, running or stopped
     Audit(audit::Args),
+    Requests(ask::Requests),
+    Approve(ask::Approve),
+    Deny(ask::Deny),
+    Answer(ask::Answer),
+    Grants(ask::Grants),
+    Revoke(ask::Revoke),
     /// Show all bottles of this home
     #[command(alias = "ls")]
     List,
@@ -223,6 +230,12 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
             logs::logs(&engine, &home()?, &request).map(|()| 0)
         }
         Command::Audit(args) => audit::run(&home()?, &args, cli.json, &say),
+        Command::Requests(args) => ask::requests(&home()?, &args, cli.json),
+        Command::Approve(args) => ask::approve(&home()?, &args, cli.json, &say),
+        Command::Deny(args) => ask::deny(&home()?, &args, cli.json, &say),
+        Command::Answer(args) => ask::answer(&home()?, &args, cli.json, &say),
+        Command::Grants(args) => ask::grants(&home()?, &args, cli.json),
+        Command::Revoke(args) => ask::revoke(&home()?, &args, &say),
         Command::List => {
             let list = list::list(&engine, &home()?)?;
             let text = if cli.json {

@@ -1,5 +1,6 @@
 //! Starts, enters and removes bottles, through the engine's command line alone.
 
+pub mod ask;
 pub mod audit;
 pub mod bottle;
 pub mod canary;

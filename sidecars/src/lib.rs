@@ -24,6 +24,7 @@ mod policy;
 mod probe;
 mod reason;
 mod stream;
+mod supervise;
 
 pub use audit::AuditLimits;
 pub use ca::CaError;

@@ -63,7 +63,7 @@ impl Policy {
     /// Whether anything at all may be sent to this destination: what is asked before a tunnel is opened.
     pub(crate) fn decide_destination(&self, scheme: Scheme, host: &str, port: u16) -> Decision {
         let mut no = Decision::no(Reason::HostNotAllowed);
-        for &index in self.routes_of(host) {
+        for index in self.candidates(host) {
             match self.routes[index].serves(scheme, port) {
                 Ok(()) => {
                     return Decision {
@@ -77,11 +77,16 @@ impl Policy {
         no
     }
 
+    /// The plan's routes for a host, and after them what was granted.
+    fn candidates(&self, host: &str) -> impl Iterator<Item = usize> {
+        let planned = self.routes_of(host).iter().copied();
+        planned.chain(self.granted_to(host))
+    }
+
     /// Whether this request may be sent.
     pub(crate) fn decide(&self, question: &Question<'_>) -> Decision {
         let mut no = Decision::no(Reason::HostNotAllowed);
-        let routes = self.routes_of(question.host);
-        if routes.is_empty() {
+        if !self.knows(question.host) {
             return no;
         }
         if !METHODS.contains(question.method) {
@@ -91,7 +96,7 @@ impl Policy {
             return Decision::no(Reason::PathAmbiguous);
         };
         let git = Git::of(&path, question.query);
-        for &index in routes {
+        for index in self.candidates(question.host) {
             let route = &self.routes[index];
             let fits = route
                 .serves(question.scheme, question.port)

@@ -2,6 +2,7 @@
 
 mod budget;
 mod decide;
+mod grant;
 mod load;
 mod suspension;
 
@@ -22,6 +23,7 @@ use crate::path::decode_lossy;
 pub(crate) use bottle_plan::policy::{Scheme, Tls};
 pub(crate) use budget::Budget;
 pub(crate) use decide::{Decision, Question};
+pub(crate) use grant::{Grant, Uses};
 pub use load::LoadError;
 pub(crate) use load::{load, read};
 pub(crate) use suspension::Suspension;
@@ -45,6 +47,8 @@ pub(crate) struct Policy {
     exact: HashMap<Box<str>, Vec<usize>>,
     /// Route indexes by what follows `*.`.
     wildcard: HashMap<Box<str>, Vec<usize>>,
+    /// Indexes of granted routes by host.
+    granted: HashMap<Box<str>, Vec<usize>>,
     /// Every secret and placeholder of the bottle, looked for in everything that leaves.
     pub(crate) needles: Arc<Needles>,
 }
@@ -62,6 +66,8 @@ pub(crate) struct Route {
     pub(crate) suspension: Suspension,
     /// What is looked for in what goes by.
     pub(crate) dlp: Arc<Rules>,
+    /// What it is part of the policy by, if not by the plan.
+    pub(crate) grant: Option<Grant>,
 }
 
 impl Route {
@@ -119,7 +125,7 @@ impl Policy {
 
     /// Whether the name is on the list at all: what the DNS responder asks.
     pub(crate) fn knows(&self, host: &str) -> bool {
-        !self.routes_of(host).is_empty()
+        !self.routes_of(host).is_empty() || self.granted_to(host).next().is_some()
     }
 
     /// A text of the agent's as it may be recorded: without secrets, however they are written.

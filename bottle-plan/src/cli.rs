@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bottle_plan::failure::{Failure, PathContext, Result};
 use bottle_plan::manifest::load::Places;
 use bottle_plan::planner::{self, Request};
-use bottle_plan::{explain, schema, state, subnet, tool};
+use bottle_plan::{explain, granted, schema, state, subnet, tool};
 use clap::{Parser, Subcommand};
 
 const EXAMPLES: &str = "\
@@ -73,7 +73,7 @@ pub(crate) struct Cli {
 enum Command {
     /// Print the JSON Schema of a document
     Schema {
-        /// manifest, plan, policy, handle or audit
+        /// manifest, plan, policy, handle, audit, request, answer, grant, …
         #[arg(default_value = "plan")]
         document: String,
     },
@@ -101,7 +101,8 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         tool::say("bottle-plan", &format!("warning: {warning}"));
     }
     if wants_explanation {
-        tool::say("bottle-plan", &explain::explain(&planned.plan));
+        let explained = explain::explain(&planned.plan) + &granted::explain(&planned.plan.state);
+        tool::say("bottle-plan", &explained);
     }
     if check {
         tool::say(

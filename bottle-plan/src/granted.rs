@@ -88,6 +88,29 @@ pub fn grants(state: &Path) -> Vec<Granted> {
     found
 }
 
+/// The live grants as they follow the explanation of a plan; nothing when there are none.
+#[must_use]
+pub fn explain(state: &Path) -> String {
+    let now = OffsetDateTime::now_utc();
+    let live: Vec<Granted> = grants(state)
+        .into_iter()
+        .filter(|granted| granted.is_live(now))
+        .collect();
+    let mut text = String::new();
+    if !live.is_empty() {
+        text.push_str("  was granted, beyond the plan:\n");
+    }
+    for granted in live {
+        let words = crate::failure::printable(&scope_in_words(&granted.grant.scope));
+        let (id, end) = (&granted.grant.id, granted.end_in_words(now));
+        text.push_str(&format!(
+            "    - {id}: {} ({end})\n",
+            words.replace('\n', "\\n")
+        ));
+    }
+    text
+}
+
 /// One byte a use, written by egress before it lets the request go.
 fn used(state: &Path, grant: &Grant) -> Option<u64> {
     grant.uses?;

@@ -19,3 +19,4 @@ pub mod networks;
 pub mod provision;
 pub mod secrets;
 pub mod up;
+pub mod view;

@@ -7,6 +7,7 @@ use bottle_plan::failure::Result;
 use bottle_plan::state::Metadata;
 use serde::Serialize;
 
+use crate::ask::{self, GrantEntry};
 use crate::bottle::Home;
 use crate::containers::{self, Container, Labels};
 use crate::engine::Engine;
@@ -38,6 +39,10 @@ pub struct Entry {
     pub stopped_at: Option<String>,
     /// Role → what the engine says of the container.
     pub containers: BTreeMap<String, String>,
+    /// Requests of its agent that wait for an answer.
+    pub waiting: usize,
+    /// What it may do beyond its plan at the moment.
+    pub grants: Vec<GrantEntry>,
 }
 
 /// How a bottle is.
@@ -69,7 +74,12 @@ pub fn list(engine: &Engine, home: &Home) -> Result<List> {
         .into_iter()
         .map(|metadata| {
             let found = containers.remove(&metadata.slug).unwrap_or_default();
-            entry(Some(&metadata), &metadata.slug, &found)
+            let mut entry = entry(Some(&metadata), &metadata.slug, &found);
+            if let Ok(folder) = home.state.folder(&metadata.slug) {
+                entry.waiting = ask::waiting(&home.state, &metadata.slug);
+                entry.grants = ask::grants_of(&folder, false);
+            }
+            entry
         })
         .collect();
     // Their state folder is gone, but they are there.
@@ -111,6 +121,8 @@ fn entry(metadata: Option<&Metadata>, slug: &str, found: &[Container]) -> Entry 
             .iter()
             .map(|c| (c.role().to_owned(), c.status.clone()))
             .collect(),
+        waiting: 0,
+        grants: Vec::new(),
     }
 }
 
@@ -139,6 +151,20 @@ pub fn table(list: &List) -> String {
             "{:width$}  {status:9}  {started:20}  {}",
             bottle.slug, bottle.name
         );
+        if bottle.waiting > 0 {
+            let _ = writeln!(
+                text,
+                "{:width$}  asks: {} waiting (bottle-run requests)",
+                "", bottle.waiting
+            );
+        }
+        for grant in &bottle.grants {
+            let _ = writeln!(
+                text,
+                "{:width$}  {}: may {} ({})",
+                "", grant.grant.id, grant.words, grant.end
+            );
+        }
     }
     text
 }

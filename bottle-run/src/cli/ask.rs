@@ -9,7 +9,8 @@ use bottle_plan::request::Scope;
 use bottle_plan::{state, tool};
 use bottle_run::ask::{self, Approval, Decision, Limits};
 use bottle_run::bottle::Home;
-use bottle_run::interrupt;
+use bottle_run::engine::Engine;
+use bottle_run::{interrupt, view};
 use clap::{Args, Subcommand};
 
 /// How long a grant lasts unless something else is said.
@@ -114,6 +115,18 @@ pub(super) struct Grants {
     /// Also those that are over
     #[arg(long)]
     all: bool,
+}
+
+/// Watch all bottles on one screen, and answer
+#[derive(Args, Debug)]
+pub(super) struct Watch {
+    /// Who decides
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+}
+
+pub(super) fn watch(engine: &Engine, home: &Home, args: &Watch) -> Result<u8> {
+    view::watch(engine, home, &who(args.by.as_deref())?).map(|()| 0)
 }
 
 pub(super) fn requests(home: &Home, args: &Requests, json: bool) -> Result<u8> {

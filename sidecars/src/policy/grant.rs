@@ -11,7 +11,7 @@ use bottle_plan::request::{self, Scope};
 use time::OffsetDateTime;
 
 use super::Policy;
-use super::load::{check_same_destination, compile};
+use super::load::compile;
 use crate::credential::Slots;
 use crate::reason::Reason;
 
@@ -109,7 +109,7 @@ impl Policy {
 
     fn grant_one(
         &mut self,
-        route: doc::Route,
+        mut route: doc::Route,
         grant: Grant,
         slots: &Slots<'_>,
         before: Option<&Self>,
@@ -132,7 +132,18 @@ impl Policy {
                 "a grant brings no credential that the plan does not have for this host".into(),
             );
         }
-        known().try_for_each(|known| check_same_destination(&known.document, &route))?;
+        // Where a host leads is the plan's to say, also for what nobody has looked at.
+        let same_place = known().find(|known| known.is_at(&route));
+        let private = same_place.map(|known| known.document.private.clone());
+        if same_place.is_some_and(|known| known.document.tls != route.tls) {
+            return Err("the plan passes the TLS of this host through".into());
+        }
+        if let Some(private) = private {
+            if !route.private.is_empty() && route.private != private {
+                return Err("the plan has other `private` for this host".into());
+            }
+            route.private = private;
+        }
         let id = grant.id.clone();
         let mut compiled = compile(route, &id, slots, before)?;
         compiled.grant = Some(grant);

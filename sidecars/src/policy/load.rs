@@ -153,19 +153,6 @@ pub(super) fn compile(
     })
 }
 
-/// `tls` and `private` are needed before the request is known, so a grant cannot have others than the plan.
-pub(super) fn check_same_destination(
-    known: &doc::Route,
-    granted: &doc::Route,
-) -> Result<(), String> {
-    let same_place = known.scheme == granted.scheme
-        && known.ports.iter().any(|port| granted.ports.contains(port));
-    if same_place && (known.tls != granted.tls || known.private != granted.private) {
-        return Err("the plan has other `tls` or `private` for this host".into());
-    }
-    Ok(())
-}
-
 /// Rules use the normal form of hosts, so that what is written is what is compared.
 fn check_host(host: &str) -> Result<(), String> {
     let pattern = HostPattern::parse(host).map_err(|error| format!("`{host}`: {error}"))?;

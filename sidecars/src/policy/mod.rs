@@ -86,6 +86,12 @@ impl Route {
         granted.unwrap_or(0).max(REQUEST_CAP)
     }
 
+    /// Whether a connection for the other route would be one for this.
+    fn is_at(&self, other: &doc::Route) -> bool {
+        let shares_port = |port| other.ports.contains(port);
+        self.document.scheme == other.scheme && self.document.ports.iter().any(shares_port)
+    }
+
     /// Whether the other is the same route: written in the same words.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.document == other.document

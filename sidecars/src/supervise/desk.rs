@@ -148,7 +148,9 @@ impl Desk {
         loop {
             let state = self.state(id)?;
             let waits = state["status"] == "waiting";
-            if let (false, Some(grant)) = (waits, state["grant"]["id"].as_str()) {
+            if state["grant"]["live"] == true
+                && let Some(grant) = state["grant"]["id"].as_str()
+            {
                 self.wait_until_applied(grant).await;
             }
             if !waits || Instant::now() >= until {
@@ -241,7 +243,7 @@ impl Desk {
         let settings = &self.settings;
         json!({
             "routes": settings.routes,
-            "grants": grants.iter().map(scope_of).collect::<Vec<_>>(),
+            "grants": grants.iter().map(|grant| scope_of(grant, now)).collect::<Vec<_>>(),
             "repositories": settings.repos,
             "can_be_asked_for": if settings.hosts.is_empty() { json!("any public host") } else { json!(settings.hosts) },
             "answer_within_seconds": settings.timeout,
@@ -314,17 +316,17 @@ fn granted(request: &Request, grant: &Grant, now: OffsetDateTime) -> Value {
     } else {
         "it is allowed, as `grant` says; do it now"
     };
-    json!({"id": request.id, "status": "approved", "message": message, "grant": scope_of(grant), "note": grant.note})
+    json!({"id": request.id, "status": "approved", "message": message, "grant": scope_of(grant, now), "note": grant.note})
 }
 
 /// What of a grant is the agent's business.
-fn scope_of(grant: &Grant) -> Value {
+fn scope_of(grant: &Grant, now: OffsetDateTime) -> Value {
     let mut scope = grant.scope.clone();
     if let Scope::Egress { route } = &mut scope {
         route.auth = None;
         route.private.clear();
     }
-    json!({"id": grant.id, "scope": scope, "ends_at": grant.ends_at, "uses": grant.uses})
+    json!({"id": grant.id, "scope": scope, "ends_at": grant.ends_at, "uses": grant.uses, "live": !grant.is_over(now)})
 }
 
 fn answered(request: &Request, answer: &Answer) -> Value {

@@ -109,6 +109,7 @@ enum Command {
     Answer(ask::Answer),
     Grants(ask::Grants),
     Revoke(ask::Revoke),
+    Promote(ask::Promote),
     Watch(ask::Watch),
     /// Show all bottles of this home
     #[command(alias = "ls")]
@@ -237,6 +238,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Answer(args) => ask::answer(&home()?, &args, cli.json, &say),
         Command::Grants(args) => ask::grants(&home()?, &args, cli.json),
         Command::Revoke(args) => ask::revoke(&home()?, &args, &say),
+        Command::Promote(args) => ask::promote(&home()?, &args, &say),
         Command::Watch(args) => ask::watch(&engine, &home()?, &args),
         Command::List => {
             let list = list::list(&engine, &home()?)?;

@@ -7,6 +7,7 @@
 mod decide;
 pub mod files;
 mod follow;
+mod promote;
 mod show;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use time::OffsetDateTime;
 
 pub use decide::{Approval, Decision, Limits, answer, approve, deny, revoke};
 pub use follow::follow;
+pub use promote::{Promotion, promote};
 pub use show::{grants_table, request_page, requests_table};
 
 /// The schema tag of [`Requests`].

@@ -1,7 +1,7 @@
 //! `bottle-run requests`, `approve`, `deny`, `answer`, `revoke`, `grants`: their flags, and what they call.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::Command;
 
 use bottle_plan::failure::{Failure, PathContext as _, Result};
@@ -109,6 +109,16 @@ pub(super) struct Revoke {
     by: Option<String>,
 }
 
+/// Write a grant into the manifest, for good
+#[derive(Args, Debug)]
+pub(super) struct Promote {
+    /// The grant, or the beginning of its id
+    id: String,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
 /// Show what was granted, over all bottles
 #[derive(Args, Debug)]
 pub(super) struct Grants {
@@ -206,6 +216,35 @@ pub(super) fn revoke(home: &Home, args: &Revoke, say: &dyn Fn(&str)) -> Result<u
         &who(args.by.as_deref())?,
     )?);
     Ok(0)
+}
+
+pub(super) fn promote(home: &Home, args: &Promote, say: &dyn Fn(&str)) -> Result<u8> {
+    let promotion = ask::promote(&home.state, &args.id)?;
+    tool::emit(&promotion.diff)?;
+    if !args.yes && !confirmed(&promotion.path)? {
+        return Err(Failure::refused("nothing was changed"));
+    }
+    promotion.write()?;
+    say(&format!(
+        "{} is changed; the next `up` of a new plan has it",
+        promotion.path.display()
+    ));
+    Ok(0)
+}
+
+fn confirmed(path: &std::path::Path) -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        return Err(
+            Failure::invalid("this wants to be confirmed, and stdin is no terminal")
+                .hint("read the diff, then give --yes"),
+        );
+    }
+    eprint!("write this into {}? [y/N] ", path.display());
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| Failure::failed("cannot read the answer").because(error))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 fn done(decision: &Decision, json: bool) -> Result<u8> {

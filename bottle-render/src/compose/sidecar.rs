@@ -8,6 +8,7 @@ use bottle_plan::plan::Plan;
 
 use super::model::{Endpoint, Healthcheck, Service, Text};
 use super::{IPV6_OFF, keyed, labels, logging, security_opt, texts};
+use crate::check::check_user;
 
 const PROCESSES: u32 = 256;
 /// Two for each of the connections egress admits, and room.
@@ -37,7 +38,7 @@ pub(super) fn base(plan: &Plan, role: &str, memory: u64) -> Result<Service> {
         environment: Vec::new(),
         read_only: true,
         volumes: Vec::new(),
-        tmpfs: texts(["/tmp:rw,noexec,nosuid,nodev,size=16m,mode=1777"]),
+        tmpfs: vec![tmpfs(&plan.sidecar.user)?],
         cap_drop: texts(["ALL"]),
         cap_add: Vec::new(),
         security_opt: security_opt(plan)?,
@@ -64,6 +65,13 @@ pub(super) fn base(plan: &Plan, role: &str, memory: u64) -> Result<Service> {
         logging: logging(),
         labels: labels(plan, role),
     })
+}
+
+/// Its user's own: when a container is started again, the runtime gives the folder the mode it finds in the image, and
+/// not the one written here.
+fn tmpfs(user: &str) -> Result<Text> {
+    let (uid, gid) = check_user("sidecar.user", user)?;
+    Ok(format!("/tmp:rw,noexec,nosuid,nodev,size=16m,mode=1777,uid={uid},gid={gid}").into())
 }
 
 /// Bare names of variables: the values are in the environment of the `docker compose` child and in no file.

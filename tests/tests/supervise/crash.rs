@@ -13,6 +13,10 @@ use crate::{Fixture, HOSTS, egress_network, hand_in, operator, send, status};
 fn kill_and_start(container: &str) {
     let _ = docker(["kill", "--signal=KILL", container]).ok();
     let _ = docker(["start", container]).ok();
+    wait_until_healthy(container);
+}
+
+fn wait_until_healthy(container: &str) {
     wait_for("the sidecar", || {
         docker(["exec", container, "/bottle-sidecar", "health"])
             .status
@@ -34,6 +38,7 @@ pub(crate) fn uses_survive_the_death_of_egress(f: &Fixture) {
         approved.stderr
     );
     let _ = docker(["start", &egress]).ok();
+    wait_until_healthy(&egress);
     wait_for("the grant", || send(&f.bottle, "PUT", url).0 == 200);
     kill_and_start(&egress);
     let codes: Vec<u64> = (0..3)

@@ -35,6 +35,11 @@ pub(crate) fn run(cli: &Cli) -> Result<Report> {
         )),
         Some(Command::Show(folder)) => show(&folder.dir, cli.json),
         Some(Command::Verify(options)) => verify(options, now),
+        // They need no CA: `main` answers them.
+        Some(Command::Completions { .. } | Command::Man { .. }) => Ok(Report {
+            product: String::new(),
+            note: String::new(),
+        }),
     }
 }
 

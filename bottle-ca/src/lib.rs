@@ -42,7 +42,7 @@ pub struct Request {
     pub common_name: String,
     /// The policy's hosts: exact names, or `*.` and a name.
     pub hosts: Vec<String>,
-    /// Every other host too: for a bottle whose operator may grant one while it runs.
+    /// Every other host too: for a bottle whose destinations are not known when it starts.
     pub any_host: bool,
     /// Addresses that may appear in a leaf. Normally none.
     pub addresses: Vec<Cidr>,

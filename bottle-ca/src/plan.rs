@@ -52,7 +52,7 @@ pub fn request_from_plan(plan: &Value) -> Result<Request> {
         Some(_) => return Err(wrong("/egress/routes", "a list")),
     }
     let askable = askable(plan)?;
-    let any_host = askable.as_ref().is_some_and(Vec::is_empty);
+    let any_host = is_observing(plan)? || askable.as_ref().is_some_and(Vec::is_empty);
     hosts.extend(askable.unwrap_or_default());
     Ok(Request {
         dir: dir.to_owned(),
@@ -91,6 +91,18 @@ fn askable(plan: &Value) -> Result<Option<Vec<String>>> {
             .collect::<Result<_>>()
             .map(Some),
         Some(_) => Err(wrong("/supervise/hosts", "a list")),
+    }
+}
+
+/// Whether the way out is open to be observed: then a leaf is needed for whatever host the agent asks for.
+fn is_observing(plan: &Value) -> Result<bool> {
+    match plan.pointer("/egress/mode") {
+        None | Some(Value::Null) => Ok(false),
+        Some(mode) => match mode.as_str() {
+            Some("enforce") => Ok(false),
+            Some("observe") => Ok(true),
+            _ => Err(wrong("/egress/mode", "`enforce` or `observe`")),
+        },
     }
 }
 

@@ -3,16 +3,21 @@
 use schemars::Schema;
 
 use crate::failure::{Failure, Result};
-use crate::{audit, handle, manifest, plan, policy, request, supervise};
+use crate::{audit, diff, handle, manifest, plan, policy, replay, request, snapshot, supervise};
 
 /// The documents there are a schema for.
-pub const DOCUMENTS: [&str; 10] = [
+pub const DOCUMENTS: [&str; 15] = [
     "manifest",
+    "bottle",
+    "agent",
     "provider",
     "plan",
     "policy",
     "handle",
     "audit",
+    "snapshot",
+    "diff",
+    "replay",
     "request",
     "answer",
     "grant",
@@ -26,15 +31,21 @@ pub const DOCUMENTS: [&str; 10] = [
 pub fn schema(document: &str) -> Result<String> {
     let schema: Schema = match document {
         "manifest" => schemars::schema_for!(manifest::SingleFile),
+        // What lies in `bottles/` and `agents/`; `manifest` is both in one file.
+        "bottle" => schemars::schema_for!(manifest::Bottle),
+        "agent" => schemars::schema_for!(manifest::Agent),
         "provider" => schemars::schema_for!(manifest::provider::Provider),
         "plan" => schemars::schema_for!(plan::Plan),
         "handle" => schemars::schema_for!(handle::Handle),
         "policy" => schemars::schema_for!(policy::Policy),
+        "snapshot" => schemars::schema_for!(snapshot::Snapshot),
         "audit" => schemars::schema_for!(audit::Record<'static>),
         "request" => schemars::schema_for!(request::Request),
         "answer" => schemars::schema_for!(request::Answer),
         "grant" => schemars::schema_for!(request::Grant),
         "supervise" => schemars::schema_for!(supervise::Settings),
+        "replay" => schemars::schema_for!(replay::Replay),
+        "diff" => schemars::schema_for!(diff::Diff),
         _ => {
             return Err(
                 Failure::invalid(format!("there is no document `{document}`"))

@@ -17,6 +17,7 @@ pub mod lock;
 pub mod logs;
 pub mod networks;
 pub mod provision;
+pub mod resume;
 pub mod secrets;
 pub mod up;
 pub mod view;

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use crate::plan::{Isolation, Runtime, WorkspaceMode};
-use crate::policy::{Dlp, GitAccess, HeaderMatch, Scheme, Tls};
+use crate::policy::{Dlp, GitAccess, HeaderMatch, Mode, Scheme, Tls};
 use crate::request::OnTimeout;
 use values::{ByteSize, Memory, OneOrMany, PathRule, Seconds};
 
@@ -132,6 +132,8 @@ pub struct Egress {
     pub log: Option<u8>,
     /// More roots to trust upstream, PEM, relative to this file.
     pub upstream_ca: Option<String>,
+    /// `enforce` unless written; `observe` lets the agent reach every public host, to learn what routes it needs.
+    pub mode: Option<Mode>,
     /// The only destinations.
     #[serde(default)]
     pub routes: Vec<Route>,
@@ -270,6 +272,12 @@ pub struct Workspace {
     /// `copy` unless written.
     #[serde(default)]
     pub mode: WorkspaceMode,
+    /// Whether a mounted one can only be read.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Whether a copied one is without what git ignores.
+    #[serde(default)]
+    pub ignore: bool,
     /// `/workspace` unless written.
     pub workdir: Option<String>,
 }

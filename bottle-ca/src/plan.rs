@@ -51,7 +51,9 @@ pub fn request_from_plan(plan: &Value) -> Result<Request> {
         }
         Some(_) => return Err(wrong("/egress/routes", "a list")),
     }
-    let any_host = is_observing(plan)?;
+    let askable = askable(plan)?;
+    let any_host = is_observing(plan)? || askable.as_ref().is_some_and(Vec::is_empty);
+    hosts.extend(askable.unwrap_or_default());
     Ok(Request {
         dir: dir.to_owned(),
         common_name: format!("bottle egress CA {slug}"),
@@ -74,6 +76,22 @@ pub fn fill(plan: &mut Value, authority: &Authority) -> Result<()> {
         json!(rfc3339(authority.not_after())),
     );
     Ok(())
+}
+
+/// The hosts an operator may grant while the bottle runs, an empty list for all of them: its agent trusts one CA from
+/// the beginning to the end.
+fn askable(plan: &Value) -> Result<Option<Vec<String>>> {
+    if plan.pointer("/supervise").is_none_or(Value::is_null) {
+        return Ok(None);
+    }
+    match plan.pointer("/supervise/hosts") {
+        None | Some(Value::Null) => Ok(Some(Vec::new())),
+        Some(Value::Array(hosts)) => (0..hosts.len())
+            .map(|index| text(plan, &format!("/supervise/hosts/{index}")).map(str::to_owned))
+            .collect::<Result<_>>()
+            .map(Some),
+        Some(_) => Err(wrong("/supervise/hosts", "a list")),
+    }
 }
 
 /// Whether the way out is open to be observed: then a leaf is needed for whatever host the agent asks for.

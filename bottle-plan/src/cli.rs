@@ -13,7 +13,7 @@ use bottle_plan::manifest::load::Places;
 use bottle_plan::planner::{self, Request};
 use bottle_plan::resume::Begin;
 use bottle_plan::snapshot::Wanted;
-use bottle_plan::{explain, schema, shell, state, subnet, tool};
+use bottle_plan::{explain, granted, schema, shell, state, subnet, tool};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::ArgValueCandidates;
 
@@ -113,7 +113,7 @@ enum Command {
     /// Print the JSON Schema of a document
     #[command(after_help = SCHEMA)]
     Schema {
-        /// manifest, bottle, agent, provider, plan, policy, handle, audit, snapshot, diff or replay
+        /// manifest, bottle, agent, provider, plan, policy, handle, audit, snapshot, diff, replay, request, answer, grant or supervise
         #[arg(default_value = "plan")]
         document: String,
     },
@@ -153,7 +153,8 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         tool::say("bottle-plan", &format!("warning: {warning}"));
     }
     if wants_explanation {
-        tool::say("bottle-plan", &explain::explain(&planned.plan));
+        let explained = explain::explain(&planned.plan) + &granted::explain(&planned.plan.state);
+        tool::say("bottle-plan", &explained);
     }
     if check {
         let (name, digest) = (&planned.plan.agent.name, &planned.plan.digest);

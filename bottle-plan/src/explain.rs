@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::plan::{EnvSource, Plan, WorkspaceMode};
+use crate::plan::{EnvSource, Plan, Supervise, WorkspaceMode};
 use crate::policy::{Limits, Match, Mode, PathKind, Route, Scheme, Tls};
+use crate::request::OnTimeout;
 
 /// Everything a person should know before they say yes.
 #[must_use]
@@ -76,8 +77,8 @@ pub fn explain(plan: &Plan) -> String {
             "  is given   {asked} (asked for at start: the agent can see these)"
         ));
     }
-    if plan.supervise.is_some() {
-        line("  may ask    nobody yet (supervise is not in this version)".to_owned());
+    if let Some(supervise) = &plan.supervise {
+        line(format!("  may ask    {}", may_ask(supervise)));
     }
     if !plan.agent.hardening.cap_add.is_empty() {
         line(format!(
@@ -87,6 +88,32 @@ pub fn explain(plan: &Plan) -> String {
     }
     line(format!("  digest     {}", plan.digest));
     text
+}
+
+fn may_ask(supervise: &Supervise) -> String {
+    let hosts = match supervise.hosts.as_slice() {
+        [] => "any public host".to_owned(),
+        hosts => hosts.join(", "),
+    };
+    let otherwise = match supervise.on_timeout {
+        OnTimeout::Deny => "the answer is no",
+        OnTimeout::AllowReadonly => "reading (GET, HEAD) is allowed for ten minutes",
+    };
+    format!(
+        "you for access to {hosts}; after {} without an answer {otherwise}",
+        seconds_in_words(supervise.timeout)
+    )
+}
+
+/// A length of time as people write it: `90 s`, `10 minutes`.
+#[must_use]
+pub fn seconds_in_words(seconds: u64) -> String {
+    for (unit, noun) in [(86_400, "day"), (3600, "hour"), (60, "minute")] {
+        if seconds >= unit && seconds.is_multiple_of(unit) {
+            return counted(usize::try_from(seconds / unit).unwrap_or(usize::MAX), noun);
+        }
+    }
+    format!("{seconds} s")
 }
 
 /// One route as a sentence.
@@ -209,7 +236,7 @@ fn limits(plan: &Plan) -> String {
 }
 
 fn counted(count: usize, noun: &str) -> String {
-    match (count, noun.strip_suffix('y')) {
+    match (count, noun.strip_suffix('y').filter(|_| noun != "day")) {
         (1, _) => format!("1 {noun}"),
         (n, Some(stem)) => format!("{n} {stem}ies"),
         (n, None) => format!("{n} {noun}s"),

@@ -58,7 +58,7 @@ impl Containers {
             agent: name("agent"),
             egress: name("egress"),
             git_gate: None,
-            supervise: None,
+            supervise: plan.supervise.as_ref().map(|_| name("supervise")),
         }
     }
 

@@ -10,8 +10,10 @@ pub mod handle;
 pub mod host;
 pub mod plan;
 pub mod policy;
+pub mod request;
 pub mod slug;
 pub mod snapshot;
+pub mod supervise;
 pub mod tool;
 
 #[cfg(feature = "manifest")]
@@ -22,6 +24,8 @@ pub mod diff;
 pub mod digest;
 #[cfg(feature = "manifest")]
 pub mod explain;
+#[cfg(feature = "manifest")]
+pub mod granted;
 #[cfg(feature = "manifest")]
 pub mod learn;
 #[cfg(feature = "manifest")]

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::{Mode, POLICY_SCHEMA, Policy, Route};
+use crate::request::OnTimeout;
 
 /// The schema tag of [`Plan`].
 pub const PLAN_SCHEMA: &str = "bottle.plan/v1";
@@ -472,6 +473,13 @@ pub struct Forge {
 pub struct Supervise {
     /// The port of its MCP server.
     pub port: u16,
+    /// Seconds a request waits for an answer.
+    pub timeout: u64,
+    /// What happens then.
+    pub on_timeout: OnTimeout,
+    /// Hosts the agent may ask for, as in routes; empty: any public one. The CA signs for no other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
 }
 
 /// The files the agent works on.

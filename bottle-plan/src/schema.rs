@@ -3,12 +3,25 @@
 use schemars::Schema;
 
 use crate::failure::{Failure, Result};
-use crate::{audit, diff, handle, manifest, plan, policy, replay, snapshot};
+use crate::{audit, diff, handle, manifest, plan, policy, replay, request, snapshot, supervise};
 
 /// The documents there are a schema for.
-pub const DOCUMENTS: [&str; 11] = [
-    "manifest", "bottle", "agent", "provider", "plan", "policy", "handle", "audit", "snapshot",
-    "diff", "replay",
+pub const DOCUMENTS: [&str; 15] = [
+    "manifest",
+    "bottle",
+    "agent",
+    "provider",
+    "plan",
+    "policy",
+    "handle",
+    "audit",
+    "snapshot",
+    "diff",
+    "replay",
+    "request",
+    "answer",
+    "grant",
+    "supervise",
 ];
 
 /// The schema of `document` as pretty JSON.
@@ -27,6 +40,10 @@ pub fn schema(document: &str) -> Result<String> {
         "policy" => schemars::schema_for!(policy::Policy),
         "snapshot" => schemars::schema_for!(snapshot::Snapshot),
         "audit" => schemars::schema_for!(audit::Record<'static>),
+        "request" => schemars::schema_for!(request::Request),
+        "answer" => schemars::schema_for!(request::Answer),
+        "grant" => schemars::schema_for!(request::Grant),
+        "supervise" => schemars::schema_for!(supervise::Settings),
         "replay" => schemars::schema_for!(replay::Replay),
         "diff" => schemars::schema_for!(diff::Diff),
         _ => {

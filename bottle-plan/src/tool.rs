@@ -35,6 +35,19 @@ pub fn emit(text: &str) -> Result<()> {
     }
 }
 
+/// As [`emit`], for output that goes on: says whether anybody still reads.
+///
+/// # Errors
+/// As [`emit`].
+pub fn emit_open(text: &str) -> Result<bool> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::failed("cannot write to stdout").because(error)),
+    }
+}
+
 /// A message for the person at the terminal.
 pub fn say(tool: &str, text: &str) {
     let _ = writeln!(io::stderr(), "{tool}: {}", crate::failure::printable(text));

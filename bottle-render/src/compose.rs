@@ -5,6 +5,7 @@ mod egress;
 pub(crate) mod model;
 mod networks;
 mod sidecar;
+mod supervise;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -35,11 +36,14 @@ pub struct Options {
 /// When [`check()`] refuses it.
 pub fn compose(plan: &Plan, options: Options) -> Result<Compose> {
     check(plan)?;
-    // git-gate and supervise join here, a module each. Until then a plan with them gets less, never more, than it says.
-    let services = BTreeMap::from([
+    // git-gate joins here. Until then a plan with it gets less, never more, than it says.
+    let mut services = BTreeMap::from([
         ("agent", agent::service(plan)?),
         ("egress", egress::service(plan)?),
     ]);
+    if let Some(supervise) = supervise::service(plan)? {
+        services.insert("supervise", supervise);
+    }
     Ok(Compose {
         name: plan.project.as_str().into(),
         services,

@@ -1,5 +1,6 @@
 //! The command line of `bottle-run`.
 
+mod ask;
 mod audit;
 mod check;
 mod examples;
@@ -121,8 +122,8 @@ enum Command {
         /// The bottle
         #[arg(add = ArgValueCandidates::new(shell::slugs))]
         slug: String,
-        /// Only this part: agent or egress
-        #[arg(value_parser = ["agent", "egress"])]
+        /// Only this part: agent, egress or supervise
+        #[arg(value_parser = ["agent", "egress", "supervise"])]
         role: Option<String>,
         /// Go on as more comes
         #[arg(long, short)]
@@ -146,6 +147,14 @@ enum Command {
     Gc(gc::Args),
     /// Let a hostile program try to get out of a bottle; print a scorecard
     Check(check::Args),
+    Requests(ask::Requests),
+    Approve(ask::Approve),
+    Deny(ask::Deny),
+    Answer(ask::Answer),
+    Grants(ask::Grants),
+    Revoke(ask::Revoke),
+    Promote(ask::Promote),
+    Watch(ask::Watch),
     /// Show all bottles of this home
     #[command(alias = "ls")]
     #[command(after_help = examples::LIST)]
@@ -310,6 +319,14 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Pull(args) => work::pull(&engine, &home()?, args, cli.json, &say),
         Command::Gc(args) => gc::run(&engine, &home()?, &args, cli.json, &say),
         Command::Check(args) => check::run(&engine, &home()?, &args, cli.json, &say),
+        Command::Requests(args) => ask::requests(&home()?, &args, cli.json),
+        Command::Approve(args) => ask::approve(&home()?, &args, cli.json, &say),
+        Command::Deny(args) => ask::deny(&home()?, &args, cli.json, &say),
+        Command::Answer(args) => ask::answer(&home()?, &args, cli.json, &say),
+        Command::Grants(args) => ask::grants(&home()?, &args, cli.json),
+        Command::Revoke(args) => ask::revoke(&home()?, &args, &say),
+        Command::Promote(args) => ask::promote(&home()?, &args, &say),
+        Command::Watch(args) => ask::watch(&engine, &home()?, &args),
         Command::List => {
             let home = home()?;
             let mut list = list::list(&engine, &home)?;

@@ -9,6 +9,8 @@ use bottle_plan::plan::Plan;
 use bottle_plan::state::{private_dir, to_json, write_atomic};
 use nix::unistd::{Gid, Uid, chown, geteuid};
 
+use crate::ask;
+
 const SECCOMP: &str = include_str!("../assets/seccomp-agent.json");
 
 /// Files that only a bottle that is up needs; the CA's key among them.
@@ -48,7 +50,8 @@ pub fn write(plan: &Plan, compose: &str) -> Result<()> {
         Some(path) => write_atomic(&upstream_ca, &fs::read(path).at("read", path)?, 0o600)?,
         None => remove_file(&upstream_ca)?,
     }
-    hand_to_sidecar(plan, &egress, &audit)
+    hand_to_sidecar(plan, &egress, &audit)?;
+    ask::files::write(plan)
 }
 
 /// The sidecar runs as a user of its own when we are root: what is mounted into it must be that user's.
@@ -68,7 +71,11 @@ fn hand_to_sidecar(plan: &Plan, egress: &Path, audit: &Path) -> Result<()> {
     Ok(())
 }
 
-fn give(path: &Path, uid: u32, gid: u32) -> Result<()> {
+/// Makes `path` that user's.
+///
+/// # Errors
+/// When it is a symbolic link, or we are not root.
+pub(crate) fn give(path: &Path, uid: u32, gid: u32) -> Result<()> {
     let is_link = fs::symlink_metadata(path)
         .at("read", path)?
         .file_type()
@@ -97,11 +104,12 @@ pub fn user(text: &str) -> Result<(u32, u32)> {
         })
 }
 
-/// Removes what only a running bottle needs; with it the CA's key.
+/// Removes what only a running bottle needs; with it the CA's key, and every grant.
 ///
 /// # Errors
 /// When something cannot be removed.
 pub fn remove_while_up(state: &Path) -> Result<()> {
+    ask::files::end_all(state, "down")?;
     for name in WHILE_UP {
         let path = state.join(name);
         let removed = match fs::symlink_metadata(&path) {

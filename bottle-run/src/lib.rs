@@ -1,5 +1,6 @@
 //! Starts, enters and removes bottles, through the engine's command line alone.
 
+pub mod ask;
 pub mod audit;
 pub mod bottle;
 pub mod canary;
@@ -25,4 +26,5 @@ pub mod secrets;
 pub mod sessions;
 pub mod terminal;
 pub mod up;
+pub mod view;
 pub mod work;

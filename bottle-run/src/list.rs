@@ -8,6 +8,7 @@ use bottle_plan::policy::Mode;
 use bottle_plan::state::Metadata;
 use serde::Serialize;
 
+use crate::ask::{self, GrantEntry};
 use crate::bottle::Home;
 use crate::containers::{self, Container, Labels};
 use crate::engine::Engine;
@@ -44,6 +45,10 @@ pub struct Entry {
     pub containers: BTreeMap<String, String>,
     /// What runs in it on terminals of its own; in the document only, as every bottle has to be asked.
     pub sessions: Vec<Session>,
+    /// Requests of its agent that wait for an answer.
+    pub waiting: usize,
+    /// What it may do beyond its plan at the moment.
+    pub grants: Vec<GrantEntry>,
 }
 
 /// How a bottle is.
@@ -78,6 +83,12 @@ pub fn list(engine: &Engine, home: &Home) -> Result<List> {
             let mode = home.plan(&metadata.slug).map(|plan| plan.egress.mode);
             Entry {
                 mode: mode.unwrap_or_default(),
+                waiting: ask::waiting(&home.state, &metadata.slug),
+                grants: home
+                    .state
+                    .folder(&metadata.slug)
+                    .map(|folder| ask::grants_of(&folder, false))
+                    .unwrap_or_default(),
                 ..entry(Some(&metadata), &metadata.slug, &found)
             }
         })
@@ -123,6 +134,8 @@ fn entry(metadata: Option<&Metadata>, slug: &str, found: &[Container]) -> Entry 
             .iter()
             .map(|c| (c.role().to_owned(), c.status.clone()))
             .collect(),
+        waiting: 0,
+        grants: Vec::new(),
         sessions: Vec::new(),
     }
 }
@@ -172,6 +185,20 @@ pub fn table(list: &List) -> String {
                 Mode::Observe => "  (open: egress.mode is observe)",
             }
         );
+        if bottle.waiting > 0 {
+            let _ = writeln!(
+                text,
+                "{:width$}  asks: {} waiting (bottle-run requests)",
+                "", bottle.waiting
+            );
+        }
+        for grant in &bottle.grants {
+            let _ = writeln!(
+                text,
+                "{:width$}  {}: may {} ({})",
+                "", grant.grant.id, grant.words, grant.end
+            );
+        }
     }
     text
 }

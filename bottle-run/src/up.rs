@@ -263,9 +263,6 @@ fn check_supported(plan: &Plan, say: &dyn Fn(&str)) -> Result<()> {
             "warning: git-gate is not in this version; the agent can reach none of its repositories",
         );
     }
-    if plan.supervise.is_some() {
-        say("warning: supervise is not in this version; the agent cannot ask for more");
-    }
     if plan.agent.resources.disk.is_some() {
         say("warning: resources.disk is not enforced in this version");
     }

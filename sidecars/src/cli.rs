@@ -9,12 +9,14 @@ use zeroize::Zeroizing;
 
 use crate::audit::AuditLimits;
 use crate::egress::{self, DEFAULT_SOCKET, Ports, Settings};
-use crate::{agent_env, explain, health, outside, probe, reveal, session, skills, work};
+use crate::{agent_env, explain, health, outside, probe, reveal, session, skills, supervise, work};
 
 const USAGE: &str = "\
 usage: bottle-sidecar egress [--config-dir DIR] [--status-socket PATH]
                              [--audit-dir DIR] [--audit-file-bytes N] [--audit-files N]
+                             [--asking-dir DIR]
                              [--proxy-port N] [--https-port N] [--http-port N] [--dns-port N]
+       bottle-sidecar supervise [--config-dir DIR] [--asking-dir DIR] [--status-socket PATH]
        bottle-sidecar health [--wait SECONDS] [--status-socket PATH]
        bottle-sidecar check POLICY
        bottle-sidecar why POLICY METHOD URL
@@ -42,6 +44,7 @@ pub fn run(args: &[String]) -> ExitCode {
     };
     let result = match command {
         "egress" => run_egress(rest),
+        "supervise" => run_supervise(rest),
         "health" => run_health(rest),
         "check" => run_check(rest),
         "why" => run_why(rest),
@@ -72,6 +75,7 @@ fn run_egress(args: &[String]) -> Result<u8, Failure> {
     let mut settings = Settings {
         config_dir: PathBuf::from("/etc/bottle"),
         audit_dir: PathBuf::from("/var/lib/bottle/audit"),
+        asking_dir: PathBuf::from("/var/lib/bottle"),
         audit_limits: AuditLimits::default(),
         status_socket: PathBuf::from(DEFAULT_SOCKET),
         upstream_proxy: std::env::var("BOTTLE_UPSTREAM_PROXY")
@@ -84,6 +88,7 @@ fn run_egress(args: &[String]) -> Result<u8, Failure> {
         match flag {
             "--config-dir" => settings.config_dir = value.into(),
             "--audit-dir" => settings.audit_dir = value.into(),
+            "--asking-dir" => settings.asking_dir = value.into(),
             "--audit-file-bytes" => settings.audit_limits.file_bytes = number(flag, value)?,
             "--audit-files" => settings.audit_limits.files = number(flag, value)?,
             "--status-socket" => settings.status_socket = value.into(),
@@ -98,6 +103,25 @@ fn run_egress(args: &[String]) -> Result<u8, Failure> {
     egress::run(settings)
         .map(|()| 0)
         .map_err(|error| Failure(FAILED, error.to_string()))
+}
+
+fn run_supervise(args: &[String]) -> Result<u8, Failure> {
+    let mut places = supervise::Places {
+        config_dir: PathBuf::from("/etc/bottle"),
+        asking_dir: PathBuf::from("/var/lib/bottle"),
+        status_socket: PathBuf::from(DEFAULT_SOCKET),
+    };
+    for (flag, value) in flags(args)? {
+        match flag {
+            "--config-dir" => places.config_dir = value.into(),
+            "--asking-dir" => places.asking_dir = value.into(),
+            "--status-socket" => places.status_socket = value.into(),
+            _ => return Err(usage(&format!("`{flag}` is not a flag of supervise"))),
+        }
+    }
+    supervise::run(&places)
+        .map(|()| 0)
+        .map_err(|problem| Failure(FAILED, problem))
 }
 
 fn run_health(args: &[String]) -> Result<u8, Failure> {

@@ -28,6 +28,7 @@ mod reveal;
 mod session;
 mod skills;
 mod stream;
+mod supervise;
 mod work;
 
 pub use audit::AuditLimits;

@@ -100,6 +100,9 @@ reasons! {
     AuditUnavailable, "audit_unavailable", SERVICE_UNAVAILABLE, "nothing is let through while it cannot be recorded";
     AuditClosed, "audit_closed", OK, "the sidecar ended; what comes after was written by another run";
     AuditDropped, "audit_dropped", OK, "the audit had reached its size and its oldest file was removed";
+    GrantOver, "grant_over", FORBIDDEN, "what the operator granted has been used up or has ended";
+    GrantBegun, "grant_begun", OK, "the operator granted something, and it is in force";
+    GrantEnded, "grant_ended", OK, "a grant was used up, was taken back, or its time was over";
     PolicyChanged, "policy_changed", FORBIDDEN, "the policy changed and no longer allows it";
 }
 
@@ -131,6 +134,20 @@ impl Reason {
             Self::UpstreamFailed | Self::EncodedResponse | Self::ResponseTooLarge => Some("answer"),
             _ => None,
         }
+    }
+
+    /// Whether one more route would have let it through.
+    pub(crate) fn can_be_granted(self) -> bool {
+        matches!(
+            self,
+            Self::HostNotAllowed
+                | Self::SchemeNotAllowed
+                | Self::PortNotAllowed
+                | Self::MethodNotAllowed
+                | Self::PathNotAllowed
+                | Self::GitFetchNotAllowed
+                | Self::GrantOver
+        )
     }
 
     /// Whether the policy said no, as against something that went wrong.

@@ -225,7 +225,7 @@ fn every_page_does_what_it_shows() {
         return;
     }
     if tools::sidecar().is_none() {
-        println!("SKIPPED: bottle-sidecar is not built");
+        bottle_tests::engine::note_skipped("docs", "bottle-sidecar is not built");
         return;
     }
     let (mut wrong, mut ran) = (Vec::new(), 0);

@@ -1,6 +1,8 @@
 //! Every command of every tool, walked as a newcomer would: its help has examples, says what each flag is for, and fits
 //! the screen; its completions answer; its version can be read by a machine.
 
+#![allow(clippy::expect_used, reason = "a test's helpers fail by panicking")]
+
 use std::collections::BTreeSet;
 use std::fs;
 
@@ -221,9 +223,9 @@ fn check_syntax(shell: &str, script: &str) {
         .flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>())
         .any(|folder| folder.join(shell).is_file());
     if found {
-        let folder = tempfile::tempdir().unwrap_or_else(|e| panic!("a folder: {e}"));
+        let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("script");
-        fs::write(&file, script).unwrap_or_else(|e| panic!("the script: {e}"));
+        fs::write(&file, script).expect("the script");
         let done = Call::new(shell).args([flag]).args([file]).run();
         assert_eq!(done.code(), 0, "{shell}: {}", done.stderr);
     }

@@ -141,7 +141,7 @@ mod tests {
             bottle("{supervise: true, image: x, egress: {routes: [{host: a.example.com}]}}");
         let merged = child_over(parent.clone(), bottle("{env: {A: '1'}}"));
         assert_eq!(merged.egress, parent.egress);
-        assert_eq!(merged.supervise, Some(true));
+        assert_eq!(merged.supervise, parent.supervise);
         assert_eq!(merged.image.as_deref(), Some("x"));
     }
 

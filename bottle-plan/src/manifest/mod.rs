@@ -7,12 +7,15 @@ pub mod provider;
 pub mod values;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use crate::plan::{Isolation, Runtime, WorkspaceMode};
 use crate::policy::{Dlp, GitAccess, HeaderMatch, Mode, Scheme, Tls};
+use crate::request::OnTimeout;
 use values::{ByteSize, Memory, OneOrMany, PathRule, Seconds};
 
 /// The schema tag a manifest may carry.
@@ -42,8 +45,8 @@ pub struct Bottle {
     /// The way to push.
     #[serde(rename = "git-gate")]
     pub git_gate: Option<GitGate>,
-    /// Whether the agent can ask the operator.
-    pub supervise: Option<bool>,
+    /// Whether and how the agent can ask the operator.
+    pub supervise: Option<Supervise>,
     /// The files it works on.
     pub workspace: Option<Workspace>,
     /// Skill folders, by name.
@@ -303,4 +306,56 @@ pub struct Hardening {
     /// Capabilities given back.
     #[serde(default)]
     pub cap_add: Vec<String>,
+}
+
+/// `true`, `false`, or how.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(with = "SuperviseSchema")]
+pub enum Supervise {
+    /// With everything as usual, or not at all.
+    Switch(bool),
+    /// With something of it said.
+    Options(SuperviseOptions),
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "only its schema is used")]
+enum SuperviseSchema {
+    Switch(bool),
+    Options(SuperviseOptions),
+}
+
+/// How the agent can ask the operator.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SuperviseOptions {
+    /// How long a request waits for an answer; 10m when not written.
+    pub timeout: Option<Seconds>,
+    /// What happens then: `deny`, or `allow_readonly`.
+    #[serde(default)]
+    pub on_timeout: OnTimeout,
+    /// Hosts it may ask for; any public one when not written.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+}
+
+impl<'de> Deserialize<'de> for Supervise {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Written;
+        impl<'de> Visitor<'de> for Written {
+            type Value = Supervise;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false, or a mapping with `timeout`, `on_timeout` and `hosts`")
+            }
+            fn visit_bool<E: de::Error>(self, on: bool) -> Result<Supervise, E> {
+                Ok(Supervise::Switch(on))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Supervise, A::Error> {
+                let options = de::value::MapAccessDeserializer::new(map);
+                SuperviseOptions::deserialize(options).map(Supervise::Options)
+            }
+        }
+        deserializer.deserialize_any(Written)
+    }
 }

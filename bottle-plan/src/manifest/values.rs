@@ -124,6 +124,12 @@ impl<'de> Deserialize<'de> for Seconds {
     }
 }
 
+/// A duration as in manifests, in seconds.
+#[must_use]
+pub fn parse_seconds(text: &str) -> Option<u64> {
+    parse_with_unit(text, DURATIONS)
+}
+
 struct WithUnit(&'static str, &'static [(&'static str, u64)]);
 
 impl Visitor<'_> for WithUnit {

@@ -14,6 +14,8 @@ use ipnet::Ipv4Net;
 
 use crate::digest;
 use crate::failure::{Failure, Result};
+use crate::host::HostPattern;
+use crate::manifest;
 use crate::manifest::load::{Manifest, Places};
 use crate::plan::{PLAN_SCHEMA, Plan, Sidecar, Step, Supervise, Workspace, WorkspaceMode};
 use crate::subnet;
@@ -79,9 +81,7 @@ pub fn resolve(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Resolved> {
     let (egress, placeholders, upstream_ca) =
         egress::resolve(manifest, inputs, provider.as_ref(), &mut warnings)?;
     let git_gate = git::gate(bottle.git_gate.as_ref(), inputs)?;
-    let supervise = (bottle.supervise == Some(true)).then_some(Supervise {
-        port: SUPERVISE_PORT,
-    });
+    let supervise = supervise(bottle.supervise.as_ref())?;
     let workspace = workspace(manifest, inputs)?;
     let mut sources = manifest.sources.clone();
     let around = agent::Around {
@@ -149,6 +149,37 @@ pub fn resolve(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Resolved> {
         files: agent.files,
         warnings,
     })
+}
+
+/// How long a person usually has to answer.
+const ANSWER_SECONDS: u64 = 600;
+/// Longer, and the agent's own clients have given up.
+const LONGEST_ANSWER: u64 = 86_400;
+
+fn supervise(written: Option<&manifest::Supervise>) -> Result<Option<Supervise>> {
+    let written = match written {
+        None | Some(manifest::Supervise::Switch(false)) => return Ok(None),
+        Some(manifest::Supervise::Switch(true)) => &manifest::SuperviseOptions::default(),
+        Some(manifest::Supervise::Options(options)) => options,
+    };
+    let timeout = written.timeout.map_or(ANSWER_SECONDS, |seconds| seconds.0);
+    if !(1..=LONGEST_ANSWER).contains(&timeout) {
+        return Err(
+            Failure::invalid(format!("supervise.timeout: {timeout} s is not usable"))
+                .hint("from 1s to 24h; 10m when not written"),
+        );
+    }
+    let host = |text: &String| {
+        HostPattern::parse(text)
+            .map(|host| host.to_string())
+            .map_err(|error| Failure::invalid(format!("supervise.hosts: `{text}`: {error}")))
+    };
+    Ok(Some(Supervise {
+        port: SUPERVISE_PORT,
+        timeout,
+        on_timeout: written.on_timeout,
+        hosts: written.hosts.iter().map(host).collect::<Result<_>>()?,
+    }))
 }
 
 fn sidecar_user() -> String {

@@ -5,7 +5,7 @@ use bottle_plan::plan::Plan;
 
 use super::model::Service;
 use super::sidecar::{bare, base, places};
-use super::{bind, egress_outside_address};
+use super::{bind, egress_outside_address, supervise};
 
 const MEMORY: u64 = 256 << 20;
 
@@ -20,6 +20,7 @@ pub(super) fn service(plan: &Plan) -> Result<Service> {
         bind(&plan.state.join("egress"), "/etc/bottle", true)?,
         bind(&plan.state.join("audit"), "/var/lib/bottle/audit", false)?,
     ];
+    service.volumes.extend(supervise::seen_by_egress(plan)?);
     service.networks = places([
         ("egress", egress_outside_address(plan)?),
         ("internal", plan.networks.addresses.egress),

@@ -17,7 +17,6 @@ const OPEN_FILES: u64 = 4096;
 /// The sidecar `role` as it is before it gets its own networks, mounts and environment. The role is its host name, the
 /// command the binary is called with, and the last part of its container's name.
 pub(super) fn base(plan: &Plan, role: &str, memory: u64) -> Result<Service> {
-    let (uid, gid) = check_user("sidecar.user", &plan.sidecar.user)?;
     let mut sysctls = keyed(IPV6_OFF);
     // Containers inherit forwarding from the host: a frame sent to the sidecar's hardware address would be routed out.
     sysctls.insert("net.ipv4.ip_forward", "0".into());
@@ -40,11 +39,7 @@ pub(super) fn base(plan: &Plan, role: &str, memory: u64) -> Result<Service> {
         environment: Vec::new(),
         read_only: true,
         volumes: Vec::new(),
-        // The image has no /tmp. The runtime then makes one below the mount, and gives its mode to the next mount: after a
-        // restart only the owner can write, so the owner is the sidecar.
-        tmpfs: vec![
-            format!("/tmp:rw,noexec,nosuid,nodev,size=16m,mode=1777,uid={uid},gid={gid}").into(),
-        ],
+        tmpfs: vec![tmpfs(&plan.sidecar.user)?],
         cap_drop: texts(["ALL"]),
         cap_add: Vec::new(),
         security_opt: security_opt(plan)?,
@@ -71,6 +66,13 @@ pub(super) fn base(plan: &Plan, role: &str, memory: u64) -> Result<Service> {
         logging: logging(),
         labels: labels(plan, role),
     })
+}
+
+/// Its user's own: when a container is started again, the runtime gives the folder the mode it finds in the image, and
+/// not the one written here.
+fn tmpfs(user: &str) -> Result<Text> {
+    let (uid, gid) = check_user("sidecar.user", user)?;
+    Ok(format!("/tmp:rw,noexec,nosuid,nodev,size=16m,mode=1777,uid={uid},gid={gid}").into())
 }
 
 /// Bare names of variables: the values are in the environment of the `docker compose` child and in no file.

@@ -6,6 +6,7 @@
 //! the gate to new requests, and opens it again once everything is down.
 
 mod chain;
+mod denials;
 mod flood;
 mod record;
 mod writer;
@@ -22,6 +23,7 @@ use tokio::time::timeout;
 
 use crate::reason::Reason;
 use chain::Chain;
+use denials::Denials;
 
 pub use chain::AuditLimits;
 pub(crate) use record::{Record, Way};
@@ -46,6 +48,8 @@ struct Shared {
     /// Together they make an id no other run of this bottle uses.
     run: u64,
     next: AtomicU64,
+    /// Whether the agent can turn a denial into a request.
+    can_ask: bool,
 }
 
 /// The writer's thread.
@@ -64,8 +68,10 @@ impl Audit {
         folder: &Path,
         limits: AuditLimits,
         bottle: Arc<str>,
+        denials: &Path,
     ) -> std::io::Result<(Self, Writer)> {
         let chain = Chain::open(folder, limits)?;
+        let denials = Denials::open(denials);
         let runtime = Builder::new_current_thread().enable_time().build()?;
         let (queue, records) = channel(QUEUE);
         let now = SystemTime::now()
@@ -77,13 +83,14 @@ impl Audit {
             log: AtomicU8::new(0),
             run: u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
             next: AtomicU64::new(0),
+            can_ask: denials.is_some(),
         });
         let state = shared.clone();
         let writer = thread::Builder::new()
             .name("audit".into())
             .stack_size(256 * 1024);
         let writer = Writer(writer.spawn(move || {
-            runtime.block_on(writer::Writer::new(chain, &state).run(records));
+            runtime.block_on(writer::Writer::new(chain, denials, &state).run(records));
         })?);
         Ok((Self { queue, shared }, writer))
     }
@@ -110,7 +117,8 @@ impl Audit {
                 _ => return Err(Reason::AuditUnavailable),
             },
         };
-        let record = Record::new(self.shared.bottle.clone(), self.shared.id(), way);
+        let mut record = Record::new(self.shared.bottle.clone(), self.shared.id(), way);
+        record.can_ask = self.shared.can_ask;
         Ok(Entry {
             record: Some(record),
             place: Some(place),

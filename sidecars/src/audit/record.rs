@@ -29,6 +29,8 @@ pub(crate) struct Record {
     pub(crate) port: Option<u16>,
     /// Whether it came without TLS; not part of the line.
     pub(crate) plain_http: bool,
+    /// Whether the agent can ask for what is refused; not part of the line.
+    pub(crate) can_ask: bool,
     pub(crate) path: Option<String>,
     pub(crate) reason: Reason,
     pub(crate) rule: Option<Arc<str>>,
@@ -61,6 +63,7 @@ impl Record {
             host: None,
             port: None,
             plain_http: false,
+            can_ask: false,
             path: None,
             reason: Reason::Allowed,
             rule: None,
@@ -100,7 +103,10 @@ impl Record {
     fn decision(&self) -> Decision {
         match self.reason {
             Reason::Allowed | Reason::CredentialReflected => Decision::Allow,
-            Reason::AuditClosed | Reason::AuditDropped => Decision::Note,
+            Reason::AuditClosed
+            | Reason::AuditDropped
+            | Reason::GrantBegun
+            | Reason::GrantEnded => Decision::Note,
             reason if reason.is_denial() => Decision::Deny,
             _ => Decision::Error,
         }

@@ -8,6 +8,7 @@ use tokio::time::timeout_at;
 
 use super::Shared;
 use super::chain::Chain;
+use super::denials::Denials;
 use super::flood::Flood;
 use super::record::Record;
 use crate::reason::Reason;
@@ -27,15 +28,17 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(super) struct Writer<'a> {
     chain: Chain,
     flood: Flood,
+    denials: Option<Denials>,
     shared: &'a Shared,
     /// Since when the file holds something the disk may not.
     dirty: Option<Instant>,
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(chain: Chain, shared: &'a Shared) -> Self {
+    pub(super) fn new(chain: Chain, denials: Option<Denials>, shared: &'a Shared) -> Self {
         Self {
             chain,
+            denials,
             flood: Flood::default(),
             shared,
             dirty: None,
@@ -61,6 +64,9 @@ impl<'a> Writer<'a> {
                 Some(due) => timeout_at(due.into(), next).await.is_ok_and(|got| got == 0),
             };
             let now = Instant::now();
+            if let Some(denials) = &mut self.denials {
+                denials.note(&batch);
+            }
             self.flood.sift(&mut batch, now);
             batch.extend(self.flood.summaries((!is_last).then_some(now)));
             if is_last {

@@ -13,7 +13,12 @@ use crate::reason::Reason;
 
 static REASON: HeaderName = HeaderName::from_static("x-bottle-reason");
 
-/// How an agent gets further.
+/// How an agent gets further when there is somebody to ask; `id` is what it asks with.
+const ASK_TOOL: &str = "call the tool `request_egress` of the MCP server `bottle` with {\"denial\": \"<the id here>\", \"reason\": \"why\"}, \
+                        or POST the same to http://supervise:9100/requests/egress; a person decides, which can take minutes; \
+                        trying other hosts, ports or spellings does not help";
+
+/// How an agent gets further when there is not.
 const ASK: &str = "tell the operator: the route in `allow` is what the manifest lacks; \
                    trying other hosts, ports or spellings does not help";
 
@@ -68,7 +73,11 @@ pub(crate) fn answer(record: &Record) -> Response<Answer> {
         port: record.port,
         path: record.path.as_deref(),
         allow: smallest_route(record),
-        ask: ASK,
+        ask: if record.can_ask && reason.can_be_granted() {
+            ASK_TOOL
+        } else {
+            ASK
+        },
         id: &record.id,
     };
     respond(reason, serde_json::to_vec(&denial).unwrap_or_default())
@@ -127,15 +136,7 @@ fn smallest_route(record: &Record) -> Option<Value> {
     let host = record.host.as_deref()?;
     let port = record.port?;
     let git = record.reason == Reason::GitFetchNotAllowed;
-    let grantable = matches!(
-        record.reason,
-        Reason::HostNotAllowed
-            | Reason::SchemeNotAllowed
-            | Reason::PortNotAllowed
-            | Reason::MethodNotAllowed
-            | Reason::PathNotAllowed
-    );
-    if !git && !grantable {
+    if !record.reason.can_be_granted() {
         return None;
     }
     let mut route = json!({"host": host, "ports": [port]});

@@ -8,6 +8,7 @@
 //! * `proxy`, `transparent`, `tunnel`, `hello`: from a connection to a session
 //! * `heads`, `h2`, `session`, `upload`, `relay`, `body`, `grant`, `pace`, `denial`: from a request to an answer
 //! * `websocket`, `messages`, `order`, `frames`: from a request to a conversation
+//! * `grants`: what was allowed while it runs
 //! * `upstream`, `pool`, `dial`, `chain`, `wire`: from a name to a verified connection
 
 mod body;
@@ -17,6 +18,7 @@ mod dial;
 mod dns;
 pub(crate) mod frames;
 mod grant;
+mod grants;
 mod h2;
 mod heads;
 pub(crate) mod hello;
@@ -29,7 +31,7 @@ mod proxy;
 mod relay;
 mod run;
 mod session;
-mod status;
+pub(crate) mod status;
 mod transparent;
 mod tunnel;
 mod upload;
@@ -55,6 +57,7 @@ use crate::credential::Slots;
 use crate::policy::{self, LoadError, Policy};
 use chain::Chain;
 use dial::Dialer;
+use grants::Grants;
 use pool::{Hosts, Pool};
 
 pub use dial::{Boxed, Network, System};
@@ -71,6 +74,8 @@ pub struct Settings {
     pub config_dir: PathBuf,
     /// Holds `audit.jsonl` and what it was before it was full.
     pub audit_dir: PathBuf,
+    /// Holds `grants/`, which is looked into, and `denials/`, which is written to, in a bottle that can ask.
+    pub asking_dir: PathBuf,
     /// How much the audit may take.
     pub audit_limits: AuditLimits,
     /// The socket that `health` asks.
@@ -164,6 +169,7 @@ impl Egress {
             &settings.audit_dir,
             settings.audit_limits,
             policy.bottle.clone(),
+            &settings.asking_dir.join("denials"),
         );
         let (audit, writer) = audit.map_err(|error| StartError::File {
             path: settings.audit_dir.clone(),
@@ -187,10 +193,20 @@ impl Egress {
     }
 
     /// Reads the policy again; a bad one changes nothing.
-    fn reload(&self, config_dir: &Path, slots: &Slots<'_>) -> Result<(), StartError> {
-        let policy = read_policy(config_dir, slots, Some(&self.policy()))?;
+    fn reload(
+        &self,
+        config_dir: &Path,
+        grants: Option<&Grants>,
+        slots: &Slots<'_>,
+    ) -> Result<(), StartError> {
+        let before = self.policy();
+        let mut policy = read_policy(config_dir, slots, Some(&before))?;
+        let granted = grants.into_iter().flat_map(Grants::known);
         if self.dialer.is_chained() && policy.is_observing() {
             return Err(StartError::Observing);
+        }
+        for (id, problem) in policy.grant(granted, slots, Some(&before)) {
+            eprintln!("bottle-sidecar: grant {id} is not applied: {problem}");
         }
         self.audit.set_log(policy.log);
         self.policy.send_replace(Arc::new(policy));

@@ -2,21 +2,24 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use zeroize::Zeroizing;
 
+use super::grants::{self, Grants};
 use super::listen::{self, Bound, Kind, Ports, Workers};
 use super::{Egress, MAX_CONNECTIONS, Network, Settings, StartError, System, dns, status};
-use crate::audit::Writer;
+use crate::audit::{Way, Writer};
 use crate::credential::Slots;
 
+/// How often the operator's files are looked at.
+const LOOK: Duration = Duration::from_millis(200);
 /// How long open connections have to end by themselves.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -28,6 +31,7 @@ pub struct Running {
     front: JoinHandle<()>,
     workers: Vec<JoinHandle<()>>,
     writer: Writer,
+    grants: Mutex<Option<Grants>>,
 }
 
 /// Starts the proxy; when this returns, every listener answers.
@@ -38,6 +42,7 @@ pub fn start(
 ) -> Result<Running, StartError> {
     let (egress, writer) = Egress::new(&settings, network, slots)?;
     let egress = Arc::new(egress);
+    let grants = Grants::open(&settings.asking_dir, &settings.audit_dir);
     let failed = |what: &str, error: io::Error| StartError::System {
         what: what.into(),
         error,
@@ -75,6 +80,7 @@ pub fn start(
             front,
             workers: threads,
             writer,
+            grants: Mutex::new(grants),
         }),
         Err(_) => Err(failed(
             "front",
@@ -158,7 +164,39 @@ impl Running {
 
     /// Reads the policy again. A bad one changes nothing.
     pub fn reload(&self, slots: &Slots<'_>) -> Result<(), StartError> {
-        self.egress.reload(&self.settings.config_dir, slots)
+        let grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
+        self.egress
+            .reload(&self.settings.config_dir, grants.as_ref(), slots)
+    }
+
+    /// Applies what was granted or taken back since the last time, and records it.
+    pub async fn apply_grants(&self, slots: &Slots<'_>) -> Result<(), StartError> {
+        let changes = {
+            let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
+            grants.as_mut().map(Grants::look).unwrap_or_default()
+        };
+        // What cannot be recorded does not happen; what ends, ends in any case.
+        let mut recorded = true;
+        for (grant, reason) in changes.noted() {
+            match self.egress.audit.begin(Way::Audit).await {
+                Ok(mut entry) => grants::describe(grant, reason, entry.record()),
+                Err(_) => recorded = false,
+            }
+        }
+        if !recorded {
+            eprintln!(
+                "bottle-sidecar: a grant was not recorded, as the audit cannot be written; nothing is let through"
+            );
+        }
+        if !changes.policy {
+            return Ok(());
+        }
+        self.reload(slots)?;
+        let grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(grants) = grants.as_ref() {
+            grants.say_applied(&self.settings.asking_dir);
+        }
+        Ok(())
     }
 
     /// Stops accepting, lets open connections finish for a while, and brings the audit to its end.
@@ -189,6 +227,7 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
     };
     let runtime = Builder::new_current_thread()
         .enable_io()
+        .enable_time()
         .build()
         .map_err(system("runtime"))?;
     // Before anything else, so that a signal during the start is not lost.
@@ -207,8 +246,13 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
         running.bound().proxy.ip()
     );
     runtime.block_on(async {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = look.tick() => if let Err(error) = running.apply_grants(&slots).await {
+                    eprintln!("bottle-sidecar: grants not applied: {error}");
+                },
                 _ = hangup.recv() => match running.reload(&slots) {
                     Ok(()) => eprintln!("bottle-sidecar: policy reloaded"),
                     Err(error) => eprintln!("bottle-sidecar: policy not reloaded, the last good one stays: {error}"),

@@ -136,6 +136,9 @@ impl Session {
             return Err(Reason::TunnelOnly);
         }
         policy.routes[route].suspension.check()?;
+        if let Some(grant) = &policy.routes[route].grant {
+            grant.take()?;
+        }
         if request.body().size_hint().lower() > policy.routes[route].request_cap() {
             return Err(Reason::RequestTooLarge);
         }

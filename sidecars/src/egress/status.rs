@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use super::{Egress, MAX_CONNECTIONS};
 
 /// Where it is unless told otherwise: the one place in the container that can be written.
-pub(crate) const DEFAULT_SOCKET: &str = "/tmp/bottle-egress.sock";
+pub(crate) const DEFAULT_SOCKET: &str = "/tmp/bottle-sidecar.sock";
 
 /// The pause after a failed accept.
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -27,6 +27,18 @@ pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
 /// Takes the socket away; that there is none is fine.
 pub(crate) fn remove(path: &Path) {
     let _ = std::fs::remove_file(path);
+}
+
+/// Tells everyone who connects that a sidecar with nothing more to say is ready.
+pub(crate) async fn say_ready(listener: UnixListener) {
+    loop {
+        let Ok((mut stream, _)) = listener.accept().await else {
+            sleep(BACK_OFF).await;
+            continue;
+        };
+        let status = json!({"schema": "bottle.health/v1", "ready": true});
+        let _ = stream.write_all(format!("{status}\n").as_bytes()).await;
+    }
 }
 
 /// Tells everyone who connects how it is.

@@ -63,7 +63,7 @@ impl Policy {
     /// Whether anything at all may be sent to this destination: what is asked before a tunnel is opened.
     pub(crate) fn decide_destination(&self, scheme: Scheme, host: &str, port: u16) -> Decision {
         let mut no = Decision::no(Reason::HostNotAllowed);
-        for &index in self.candidates(scheme, host, port) {
+        for index in self.candidates(scheme, host, port) {
             match self.routes[index].serves(scheme, port) {
                 Ok(()) => {
                     return Decision {
@@ -77,11 +77,17 @@ impl Policy {
         no
     }
 
+    /// The plan's routes for a host, and after them what was granted.
+    fn candidates(&self, scheme: Scheme, host: &str, port: u16) -> impl Iterator<Item = usize> {
+        let planned = self.planned(scheme, host, port).iter().copied();
+        planned.chain(self.granted_to(host))
+    }
+
     /// Whether this request may be sent.
     pub(crate) fn decide(&self, question: &Question<'_>) -> Decision {
         let mut no = Decision::no(Reason::HostNotAllowed);
-        let routes = self.candidates(question.scheme, question.host, question.port);
-        if routes.is_empty() {
+        let (scheme, host, port) = (question.scheme, question.host, question.port);
+        if self.candidates(scheme, host, port).next().is_none() {
             return no;
         }
         if !METHODS.contains(question.method) {
@@ -91,7 +97,7 @@ impl Policy {
             return Decision::no(Reason::PathAmbiguous);
         };
         let git = Git::of(&path, question.query);
-        for &index in routes {
+        for index in self.candidates(scheme, host, port) {
             let route = &self.routes[index];
             let fits = route
                 .serves(question.scheme, question.port)

@@ -103,11 +103,12 @@ pub(crate) fn load(
         open,
         exact,
         wildcard,
+        granted: HashMap::new(),
         needles: Arc::new(needles),
     })
 }
 
-fn compile(
+pub(super) fn compile(
     route: doc::Route,
     place: &str,
     slots: &Slots<'_>,
@@ -160,6 +161,7 @@ fn compile(
         credential,
         budget,
         suspension,
+        grant: None,
         is_open: false,
     })
 }
@@ -190,6 +192,7 @@ fn open_route() -> Result<Route, String> {
         dlp: Arc::new(Rules::compile(&document)?),
         document,
         is_open: true,
+        grant: None,
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod budget;
 mod decide;
+mod grant;
 mod load;
 mod suspension;
 
@@ -22,6 +23,7 @@ use crate::path::decode_lossy;
 pub(crate) use bottle_plan::policy::{Scheme, Tls};
 pub(crate) use budget::Budget;
 pub(crate) use decide::{Decision, Question};
+pub(crate) use grant::{Grant, Uses};
 pub use load::LoadError;
 pub(crate) use load::{load, read};
 pub(crate) use suspension::Suspension;
@@ -47,6 +49,8 @@ pub(crate) struct Policy {
     exact: HashMap<Box<str>, Vec<usize>>,
     /// Route indexes by what follows `*.`.
     wildcard: HashMap<Box<str>, Vec<usize>>,
+    /// Indexes of granted routes by host.
+    granted: HashMap<Box<str>, Vec<usize>>,
     /// Every secret and placeholder of the bottle, looked for in everything that leaves.
     pub(crate) needles: Arc<Needles>,
 }
@@ -64,6 +68,8 @@ pub(crate) struct Route {
     pub(crate) suspension: Suspension,
     /// What is looked for in what goes by.
     pub(crate) dlp: Arc<Rules>,
+    /// What it is part of the policy by, if not by the plan.
+    pub(crate) grant: Option<Grant>,
     /// Whether it serves every scheme and port: the route of what is only observed.
     is_open: bool,
 }
@@ -82,6 +88,12 @@ impl Route {
             .as_ref()
             .and_then(|limits| limits.bytes_out);
         granted.unwrap_or(0).max(REQUEST_CAP)
+    }
+
+    /// Whether a connection for the other route would be one for this.
+    fn is_at(&self, other: &doc::Route) -> bool {
+        let shares_port = |port| other.ports.contains(port);
+        self.document.scheme == other.scheme && self.document.ports.iter().any(shares_port)
     }
 
     /// Whether the other is the same route: written in the same words.
@@ -142,7 +154,7 @@ impl Policy {
 
     /// The routes that are asked about a destination. The open one only where no other serves it: where a route says
     /// what may be done, that holds, so the open one is never a way around its rules, budgets and private ranges.
-    fn candidates(&self, scheme: Scheme, host: &str, port: u16) -> &[usize] {
+    fn planned(&self, scheme: Scheme, host: &str, port: u16) -> &[usize] {
         let routes = self.routes_of(host);
         let serves = |&index: &usize| self.routes[index].serves(scheme, port).is_ok();
         match &self.open {
@@ -158,7 +170,9 @@ impl Policy {
 
     /// Whether the name is on the list at all: what the DNS responder asks.
     pub(crate) fn knows(&self, host: &str) -> bool {
-        (self.is_observing() && is_public_name(host)) || !self.routes_of(host).is_empty()
+        (self.is_observing() && is_public_name(host))
+            || !self.routes_of(host).is_empty()
+            || self.granted_to(host).next().is_some()
     }
 
     /// A text of the agent's as it may be recorded: without secrets, however they are written.

@@ -321,6 +321,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
     Settings {
         config_dir: dir.to_owned(),
         audit_dir: dir.to_owned(),
+        asking_dir: dir.to_owned(),
         audit_limits: bottle_sidecar::AuditLimits::default(),
         status_socket: PathBuf::from(dir).join("status.sock"),
         upstream_proxy: None,

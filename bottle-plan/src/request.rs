@@ -1,0 +1,615 @@
+//! What an agent asks its operator, and what becomes of it: a request, its answer, and the grant.
+//!
+//! Each is one file that is written whole and never changed, but for a grant that is ended early. The supervise
+//! sidecar writes requests and can write nothing else; answers and grants are written on the host alone. A request
+//! is approved by the file of its grant and closed by the file of its answer; there is never more than one of them.
+
+use serde::{Deserialize, Serialize};
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
+
+use crate::host::Host;
+use crate::policy::{Match, PathKind, PathMatch, Route, Scheme};
+
+/// The schema tag of [`Request`].
+pub const REQUEST_SCHEMA: &str = "bottle.request/v1";
+/// The schema tag of [`Answer`].
+pub const ANSWER_SCHEMA: &str = "bottle.answer/v1";
+/// The schema tag of [`Grant`].
+pub const GRANT_SCHEMA: &str = "bottle.grant/v1";
+
+/// No file of a request, answer or grant is longer.
+pub const MAX_FILE: u64 = 32 * 1024;
+/// Characters of the agent's reason.
+pub const MAX_REASON: usize = 500;
+/// Characters of a question.
+pub const MAX_QUESTION: usize = 2000;
+/// Answers it may offer, and characters of each.
+pub const MAX_OPTIONS: (usize, usize) = (8, 120);
+/// Paths of one request, and bytes of each.
+pub const MAX_PATHS: (usize, usize) = (16, 512);
+/// Bytes of a repository's name, a ref, an object id or a denial's id.
+pub const MAX_NAME: usize = 200;
+/// How long reading is allowed when nobody answered and the manifest says `allow_readonly`.
+pub const READONLY_SECONDS: i64 = 600;
+
+/// Methods that can be asked for: those egress lets through at all.
+pub const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/// What one agent asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// Always [`REQUEST_SCHEMA`].
+    pub schema: String,
+    /// `r-` and eight letters and digits that no one else chose; also the name of the file.
+    pub id: String,
+    /// The bottle.
+    pub bottle: String,
+    /// Digest of the plan it runs.
+    pub plan_digest: String,
+    /// When it was asked, RFC 3339.
+    pub created_at: String,
+    /// When it is too late to answer, RFC 3339.
+    pub deadline: String,
+    /// What it is.
+    pub ask: Ask,
+    /// Why, in the agent's own words, which may be lies.
+    pub reason: String,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Ask {
+    /// To send requests to a host.
+    Egress {
+        /// `https`, or plain `http`.
+        #[serde(default)]
+        scheme: Scheme,
+        /// One exact host name.
+        host: String,
+        /// The port.
+        port: u16,
+        /// Methods, upper case; empty: any.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        methods: Vec<String>,
+        /// Paths; empty: any.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        paths: Vec<PathMatch>,
+        /// To clone and fetch with git over HTTPS.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        git_fetch: bool,
+        /// The denial it comes from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        denial: Option<String>,
+    },
+    /// To push something that git-gate holds back.
+    Push {
+        /// The repository's name at the gate.
+        repo: String,
+        /// The full ref.
+        #[serde(rename = "ref")]
+        reference: String,
+        /// The object it is to point at, hexadecimal.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        object: Option<String>,
+    },
+    /// To be told something.
+    Question {
+        /// The question.
+        text: String,
+        /// Answers to choose from; empty: any text.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        options: Vec<String>,
+    },
+}
+
+/// What happens to a request nobody answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum OnTimeout {
+    /// It is refused.
+    #[default]
+    Deny,
+    /// What it asks for is allowed for ten minutes as far as it only reads: GET and HEAD. All else is refused.
+    AllowReadonly,
+}
+
+/// An answer that is not a grant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    /// Always [`ANSWER_SCHEMA`].
+    pub schema: String,
+    /// The request; also the name of the file.
+    pub request: String,
+    /// SHA-256 of the request's file, hexadecimal: what was answered is what was read.
+    pub request_sha256: String,
+    /// What it is.
+    pub verdict: Verdict,
+    /// For the agent: why, or the answer to its question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Who answered.
+    pub by: String,
+    /// When, RFC 3339.
+    pub at: String,
+}
+
+/// What an answer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// No.
+    Denied,
+    /// A question was answered.
+    Answered,
+    /// The bottle went down before somebody did.
+    Closed,
+}
+
+/// Something a bottle may do for a while beyond its plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// Always [`GRANT_SCHEMA`].
+    pub schema: String,
+    /// `g-` and what follows `r-` in its request's id; also the name of the file.
+    pub id: String,
+    /// The bottle.
+    pub bottle: String,
+    /// Digest of the plan it adds to.
+    pub plan_digest: String,
+    /// The request it answers.
+    pub request: String,
+    /// SHA-256 of the request's file, hexadecimal.
+    pub request_sha256: String,
+    /// What may be done.
+    pub scope: Scope,
+    /// When it ends, RFC 3339; without it, when the bottle goes down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<String>,
+    /// How many requests or pushes it is good for; without it, any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u64>,
+    /// Who granted it; `timeout` when nobody answered and the manifest said so.
+    pub by: String,
+    /// When, RFC 3339.
+    pub created_at: String,
+    /// A note of the operator's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// That it was ended early.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
+}
+
+/// What a grant allows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+#[allow(clippy::large_enum_variant, reason = "there are never many of them")]
+pub enum Scope {
+    /// Requests by one more route.
+    Egress {
+        /// The route.
+        route: Route,
+    },
+    /// One push.
+    Push {
+        /// The repository's name at the gate.
+        repo: String,
+        /// The full ref.
+        #[serde(rename = "ref")]
+        reference: String,
+        /// The object it may be set to and no other, hexadecimal.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        object: Option<String>,
+    },
+}
+
+/// The early end of a grant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Ended {
+    /// Who ended it.
+    pub by: String,
+    /// When, RFC 3339.
+    pub at: String,
+}
+
+/// Now, as it is written in these documents.
+#[must_use]
+pub fn now() -> String {
+    text_of(OffsetDateTime::now_utc())
+}
+
+/// A time as it is written in these documents.
+#[must_use]
+pub fn text_of(time: OffsetDateTime) -> String {
+    // A time between the years 0 and 9999 always has this form.
+    time.format(&Rfc3339).unwrap_or_default()
+}
+
+/// A time as it was written in these documents.
+#[must_use]
+pub fn time_of(text: &str) -> Option<OffsetDateTime> {
+    OffsetDateTime::parse(text, &Rfc3339).ok()
+}
+
+/// The id of the grant that answers `request`.
+#[must_use]
+pub fn grant_id(request: &str) -> String {
+    format!("g-{}", request.strip_prefix("r-").unwrap_or(request))
+}
+
+/// Whether `id` is the id of a request (`r`) or grant (`g`): safe as a file's name and on a terminal.
+#[must_use]
+pub fn is_id(id: &str, kind: char) -> bool {
+    let rest = id
+        .strip_prefix(kind)
+        .and_then(|rest| rest.strip_prefix('-'));
+    rest.is_some_and(|rest| {
+        rest.len() == 8
+            && rest
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    })
+}
+
+impl Request {
+    /// Whether it can be what a sidecar of ours wrote. Both sides ask: the sidecar before it writes, the host before
+    /// it believes.
+    ///
+    /// # Errors
+    /// What is wrong, for the agent and for people.
+    pub fn check(&self) -> Result<(), String> {
+        if self.schema != REQUEST_SCHEMA {
+            return Err(format!("`schema` is not {REQUEST_SCHEMA}"));
+        }
+        if !is_id(&self.id, 'r') {
+            return Err("`id` is no request's".into());
+        }
+        if time_of(&self.created_at).is_none() || time_of(&self.deadline).is_none() {
+            return Err("its times are none".into());
+        }
+        bounded("reason", &self.reason, MAX_REASON)?;
+        self.ask.check()
+    }
+
+    /// Whether it is too late to answer.
+    #[must_use]
+    pub fn is_late(&self, now: OffsetDateTime) -> bool {
+        time_of(&self.deadline).is_none_or(|deadline| now >= deadline)
+    }
+
+    /// What it becomes when nobody answered it and the manifest says `allow_readonly`: the same grant, whoever works
+    /// it out. None when it asks for more than reading.
+    #[must_use]
+    pub fn readonly_grant(&self, file: &[u8]) -> Option<Grant> {
+        let mut route = self.ask.route()?;
+        let reads = ["GET", "HEAD"];
+        for rule in &mut route.matches {
+            if rule.methods.is_empty() {
+                rule.methods = reads.map(str::to_owned).to_vec();
+            }
+            rule.methods
+                .retain(|method| reads.contains(&method.as_str()));
+        }
+        route.matches.retain(|rule| !rule.methods.is_empty());
+        if route.matches.is_empty() {
+            return None;
+        }
+        let deadline = time_of(&self.deadline)?;
+        route.source = Some(grant_id(&self.id));
+        Some(Grant {
+            schema: GRANT_SCHEMA.to_owned(),
+            id: grant_id(&self.id),
+            bottle: self.bottle.clone(),
+            plan_digest: self.plan_digest.clone(),
+            request: self.id.clone(),
+            request_sha256: crate::audit::hash(file),
+            scope: Scope::Egress { route },
+            ends_at: Some(text_of(deadline + Duration::seconds(READONLY_SECONDS))),
+            uses: None,
+            by: "timeout".to_owned(),
+            created_at: self.deadline.clone(),
+            note: None,
+            ended: None,
+        })
+    }
+}
+
+impl Ask {
+    /// What it is, in one word.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Egress { .. } => "egress",
+            Self::Push { .. } => "push",
+            Self::Question { .. } => "question",
+        }
+    }
+
+    /// The route an `egress` asks for: the smallest that lets through what it names. No wildcard, no address, no
+    /// credential, no private range can be asked for; those are the operator's to add.
+    #[must_use]
+    pub fn route(&self) -> Option<Route> {
+        let Self::Egress {
+            scheme,
+            host,
+            port,
+            methods,
+            paths,
+            git_fetch,
+            ..
+        } = self
+        else {
+            return None;
+        };
+        let rule = Match {
+            paths: paths.clone(),
+            methods: methods.clone(),
+            headers: Vec::new(),
+        };
+        Some(Route {
+            source: None,
+            host: host.clone(),
+            scheme: *scheme,
+            ports: vec![*port],
+            // A rule without a condition lets everything through, as none does; written out, a reader sees that it is meant.
+            matches: vec![rule],
+            auth: None,
+            tls: crate::policy::Tls::Inspect,
+            private: Vec::new(),
+            git: crate::policy::GitAccess { fetch: *git_fetch },
+            dlp: None,
+            limits: None,
+        })
+    }
+
+    fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Egress {
+                host,
+                port,
+                methods,
+                paths,
+                denial,
+                ..
+            } => {
+                let normal = Host::parse(host).map_err(|error| error.to_string())?;
+                if normal.as_str() != host {
+                    return Err(format!("write the host as `{normal}`"));
+                }
+                if *port == 0 {
+                    return Err("`port` is 0".into());
+                }
+                if let Some(other) = methods.iter().find(|m| !METHODS.contains(&m.as_str())) {
+                    let known = METHODS.join(", ");
+                    return Err(format!("`methods`: {other:?} is none of {known}"));
+                }
+                check_paths(paths)?;
+                optional_name("denial", denial.as_deref())
+            }
+            Self::Push {
+                repo,
+                reference,
+                object,
+            } => {
+                name("repo", repo)?;
+                name("ref", reference)?;
+                if !reference.starts_with("refs/") {
+                    return Err("`ref` is a full one, such as refs/heads/agent/fix".into());
+                }
+                optional_name("object", object.as_deref())
+            }
+            Self::Question { text, options } => {
+                if text.trim().is_empty() {
+                    return Err("`text` is empty".into());
+                }
+                bounded("text", text, MAX_QUESTION)?;
+                if options.len() > MAX_OPTIONS.0 {
+                    return Err(format!("more than {} `options`", MAX_OPTIONS.0));
+                }
+                options
+                    .iter()
+                    .try_for_each(|option| bounded("options", option, MAX_OPTIONS.1))
+            }
+        }
+    }
+}
+
+fn check_paths(paths: &[PathMatch]) -> Result<(), String> {
+    if paths.len() > MAX_PATHS.0 {
+        return Err(format!("more than {} `paths`", MAX_PATHS.0));
+    }
+    for path in paths {
+        if path.kind == PathKind::Regex {
+            return Err("a `regex` cannot be asked for; `exact` or `prefix` can".into());
+        }
+        let plain = path.value.bytes().all(|b| (b'!'..=b'~').contains(&b));
+        if path.value.len() > MAX_PATHS.1 || !path.value.starts_with('/') || !plain {
+            return Err(format!(
+                "a path begins with `/`, holds no blank and no more than {} printable characters",
+                MAX_PATHS.1
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn bounded(what: &str, text: &str, most: usize) -> Result<(), String> {
+    if text.chars().count() > most {
+        return Err(format!("`{what}` has more than {most} characters"));
+    }
+    Ok(())
+}
+
+/// Printable, without blanks, and not long: what can be the name of something.
+fn name(what: &str, text: &str) -> Result<(), String> {
+    let plain = text.bytes().all(|b| (b'!'..=b'~').contains(&b));
+    if text.is_empty() || text.len() > MAX_NAME || !plain {
+        return Err(format!("`{what}` is not a name of printable characters"));
+    }
+    Ok(())
+}
+
+fn optional_name(what: &str, text: Option<&str>) -> Result<(), String> {
+    text.map_or(Ok(()), |text| name(what, text))
+}
+
+impl Grant {
+    /// Whether it could be the file that was found under the name `id`.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        if self.schema != GRANT_SCHEMA {
+            return Err(format!("`schema` is not {GRANT_SCHEMA}"));
+        }
+        if !is_id(&self.id, 'g') || !is_id(&self.request, 'r') {
+            return Err("its ids are none".into());
+        }
+        if self
+            .ends_at
+            .as_deref()
+            .is_some_and(|at| time_of(at).is_none())
+        {
+            return Err("`ends_at` is no time".into());
+        }
+        Ok(())
+    }
+
+    /// Whether its time is over. How often it was used is egress's to know.
+    #[must_use]
+    pub fn is_over(&self, now: OffsetDateTime) -> bool {
+        // A time that cannot be read is one that has passed.
+        let passed = |at: &str| time_of(at).is_none_or(|end| now >= end);
+        self.ended.is_some() || self.ends_at.as_deref().is_some_and(passed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(ask: Ask) -> Request {
+        Request {
+            schema: REQUEST_SCHEMA.into(),
+            id: "r-abcdefg7".into(),
+            bottle: "demo-1".into(),
+            plan_digest: "sha256:0".into(),
+            created_at: "2026-11-23T16:00:00Z".into(),
+            deadline: "2026-11-23T16:10:00Z".into(),
+            ask,
+            reason: String::new(),
+        }
+    }
+
+    fn egress(host: &str, methods: &[&str], path: &str) -> Ask {
+        Ask::Egress {
+            scheme: Scheme::Https,
+            host: host.into(),
+            port: 443,
+            methods: methods.iter().map(|&m| m.to_owned()).collect(),
+            paths: vec![PathMatch {
+                kind: PathKind::Exact,
+                value: path.into(),
+            }],
+            git_fetch: false,
+            denial: None,
+        }
+    }
+
+    #[test]
+    fn what_widens_too_much_cannot_be_asked_for() {
+        assert_eq!(
+            request(egress("api.example.com", &["POST"], "/v1")).check(),
+            Ok(())
+        );
+        for host in [
+            "*.example.com",
+            "10.0.0.1",
+            "[::1]",
+            "API.example.com",
+            "a b",
+            "",
+        ] {
+            assert!(request(egress(host, &[], "/")).check().is_err(), "{host}");
+        }
+        for method in ["TRACE", "CONNECT", "get", "\u{1b}[2J"] {
+            assert!(
+                request(egress("a.example.com", &[method], "/"))
+                    .check()
+                    .is_err()
+            );
+        }
+        for path in [
+            "x",
+            "/a b",
+            "/\u{202e}",
+            "/\n",
+            &format!("/{}", "a".repeat(600)),
+        ] {
+            assert!(request(egress("a.example.com", &[], path)).check().is_err());
+        }
+        let mut long = request(egress("a.example.com", &[], "/"));
+        long.reason = "x".repeat(MAX_REASON + 1);
+        assert!(long.check().is_err());
+    }
+
+    #[test]
+    fn ids_are_never_paths() {
+        assert!(is_id("r-abcdefg7", 'r'));
+        for bad in [
+            "r-../../x",
+            "r-abc",
+            "g-abcdefg7",
+            "r-ABCDEFGH",
+            "r-abcdefg7\n",
+            "",
+        ] {
+            assert!(!is_id(bad, 'r'), "{bad:?}");
+        }
+        assert_eq!(grant_id("r-abcdefg7"), "g-abcdefg7");
+    }
+
+    #[test]
+    fn without_an_answer_only_reading_is_left() {
+        let grant = |methods: &[&str]| {
+            request(egress("a.example.com", methods, "/x")).readonly_grant(b"{}")
+        };
+        let methods = |grant: Option<Grant>| match grant.expect("a grant").scope {
+            Scope::Egress { route } => route.matches[0].methods.clone(),
+            Scope::Push { .. } => Vec::new(),
+        };
+        assert_eq!(methods(grant(&[])), ["GET", "HEAD"]);
+        assert_eq!(methods(grant(&["GET", "POST"])), ["GET"]);
+        assert_eq!(grant(&["POST"]), None);
+        assert_eq!(
+            grant(&[]).and_then(|g| g.ends_at).as_deref(),
+            Some("2026-11-23T16:20:00Z")
+        );
+    }
+
+    #[test]
+    fn a_grant_is_over_by_the_clock_on_the_wall() {
+        let mut grant = request(egress("a.example.com", &[], "/x"))
+            .readonly_grant(b"{}")
+            .expect("a grant");
+        let at = |text| time_of(text).expect("a time");
+        assert!(!grant.is_over(at("2026-11-23T16:19:59Z")));
+        assert!(grant.is_over(at("2026-11-23T16:20:00Z")));
+        grant.ends_at = Some("soon".into());
+        assert!(grant.is_over(at("2026-11-23T16:00:00Z")));
+    }
+}

@@ -1,0 +1,55 @@
+//! The supervise sidecar: on the agent's network alone, without a secret. It can write requests and read answers.
+
+use bottle_plan::failure::Result;
+use bottle_plan::plan::Plan;
+use bottle_plan::request::OnTimeout;
+
+use super::bind;
+use super::model::{Mount, Service};
+use super::sidecar::{base, places};
+
+const MEMORY: u64 = 64 << 20;
+
+/// None in a bottle whose agent cannot ask.
+pub(super) fn service(plan: &Plan) -> Result<Option<Service>> {
+    if plan.supervise.is_none() {
+        return Ok(None);
+    }
+    let mut service = base(plan, "supervise", MEMORY)?;
+    let folder = plan.state.join("supervise");
+    service.volumes = vec![
+        bind(&folder.join("config"), "/etc/bottle", true)?,
+        bind(&folder.join("requests"), "/var/lib/bottle/requests", false)?,
+        bind(&folder.join("answers"), "/var/lib/bottle/answers", true)?,
+        bind(&plan.state.join("grants"), "/var/lib/bottle/grants", true)?,
+        bind(&folder.join("denials"), "/var/lib/bottle/denials", true)?,
+    ];
+    service.networks = places([("internal", plan.networks.addresses.supervise)]);
+    Ok(Some(service))
+}
+
+/// What egress sees of it: grants, a place for denials, and what nobody answered where the manifest says that this means
+/// something.
+pub(super) fn seen_by_egress(plan: &Plan) -> Result<Vec<Mount>> {
+    let Some(supervise) = &plan.supervise else {
+        return Ok(Vec::new());
+    };
+    let folder = plan.state.join("supervise");
+    let mut mounts = vec![
+        bind(&plan.state.join("grants"), "/var/lib/bottle/grants", true)?,
+        bind(&folder.join("denials"), "/var/lib/bottle/denials", false)?,
+    ];
+    if supervise.on_timeout == OnTimeout::AllowReadonly {
+        mounts.push(bind(
+            &folder.join("requests"),
+            "/var/lib/bottle/requests",
+            true,
+        )?);
+        mounts.push(bind(
+            &folder.join("answers"),
+            "/var/lib/bottle/answers",
+            true,
+        )?);
+    }
+    Ok(mounts)
+}

@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod failure;
+pub mod git;
 pub mod handle;
 pub mod host;
 pub mod plan;

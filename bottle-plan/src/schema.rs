@@ -3,10 +3,12 @@
 use schemars::Schema;
 
 use crate::failure::{Failure, Result};
-use crate::{audit, handle, manifest, plan, policy};
+use crate::{audit, git, handle, manifest, plan, policy};
 
 /// The documents there are a schema for.
-pub const DOCUMENTS: [&str; 6] = ["manifest", "provider", "plan", "policy", "handle", "audit"];
+pub const DOCUMENTS: [&str; 7] = [
+    "manifest", "provider", "plan", "policy", "gate", "handle", "audit",
+];
 
 /// The schema of `document` as pretty JSON.
 ///
@@ -18,6 +20,7 @@ pub fn schema(document: &str) -> Result<String> {
         "provider" => schemars::schema_for!(manifest::provider::Provider),
         "plan" => schemars::schema_for!(plan::Plan),
         "handle" => schemars::schema_for!(handle::Handle),
+        "gate" => schemars::schema_for!(git::Gate),
         "policy" => schemars::schema_for!(policy::Policy),
         "audit" => schemars::schema_for!(audit::Record<'static>),
         _ => {

@@ -13,7 +13,13 @@ use nix::unistd::{Gid, Uid, chown, geteuid};
 const SECCOMP: &str = include_str!("../assets/seccomp-agent.json");
 
 /// Files that only a bottle that is up needs; the CA's key among them.
-const WHILE_UP: [&str; 4] = ["egress", "seccomp.json", "override.json", "empty"];
+const WHILE_UP: [&str; 5] = [
+    "egress",
+    "git-gate/config",
+    "seccomp.json",
+    "override.json",
+    "empty",
+];
 
 /// Writes everything the containers mount or the engine reads.
 ///
@@ -84,7 +90,7 @@ fn hand_to_sidecar(plan: &Plan, egress: &Path, audit: &Path) -> Result<()> {
     Ok(())
 }
 
-fn give(path: &Path, uid: u32, gid: u32) -> Result<()> {
+pub(crate) fn give(path: &Path, uid: u32, gid: u32) -> Result<()> {
     let is_link = fs::symlink_metadata(path)
         .at("read", path)?
         .file_type()

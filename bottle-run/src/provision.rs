@@ -14,6 +14,7 @@ use bottle_plan::plan::{AgentFile, Plan, Step};
 
 use crate::engine::{Engine, at_once};
 use crate::files;
+use crate::git_gate;
 use crate::images::SidecarBinary;
 use archive::{ROOT, broken, directory, file, tree};
 
@@ -238,6 +239,7 @@ impl Contents {
                 if let Some(email) = &agent.git_user.email {
                     config.push_str(&format!("\temail = \"{}\"\n", quoted(email)));
                 }
+                config.push_str(&git_gate::instead_of(&self.plan));
                 file(
                     archive,
                     &format!("{home}/.gitconfig"),

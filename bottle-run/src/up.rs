@@ -17,7 +17,7 @@ use crate::engine::{Engine, at_once};
 use crate::images::{self, SidecarBinary};
 use crate::lock::BottleLock;
 use crate::secrets::{self, Secrets};
-use crate::{canary, down, files, inspect, interrupt, networks, provision};
+use crate::{canary, down, files, git_gate, inspect, interrupt, networks, provision};
 
 /// How long a sidecar may take until it listens; it takes milliseconds.
 const SIDECAR_READY_SECONDS: u32 = 20;
@@ -59,11 +59,13 @@ pub fn up(engine: &Engine, request: &Request, say: &dyn Fn(&str)) -> Result<Hand
     let secrets = secrets::collect(plan)?;
     let binary = SidecarBinary::find()?;
     let image = images::ensure(engine, plan, &binary, request.progress)?;
+    let gate_image = git_gate::image(engine, plan, &binary, request.progress)?;
     interrupt::check()?;
     let ready = Ready {
         secrets,
         binary,
         image,
+        gate_image,
     };
     let started = start(engine, request, &ready, say);
     let result = started.and_then(|handle| {
@@ -100,25 +102,26 @@ struct Ready {
     binary: SidecarBinary,
     /// The image the sidecars run.
     image: String,
+    /// The one git-gate runs, in a bottle that has one.
+    gate_image: Option<String>,
 }
 
 fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) -> Result<Handle> {
     let Ready {
-        secrets,
-        binary,
-        image,
+        secrets, binary, ..
     } = ready;
     let plan = &request.plan;
     let names = Containers::of(plan);
     // Files first: the CA is among them, and the sidecar's user must own what it is to read.
     let authority = mint(plan, say)?;
     files::write(plan, &request.compose)?;
+    git_gate::write(plan)?;
     let (created, chosen) = at_once(|| networks::create(engine, plan), || runtime(engine, plan))?;
     created?;
     interrupt::check()?;
-    write_override(plan, &names, image, chosen?)?;
+    write_override(plan, &names, ready, chosen?)?;
     compose_create(engine, plan, secrets)?;
-    let (filled, ready) = at_once(
+    let (filled, answering) = at_once(
         || {
             inspect::check_agent(engine, plan, &names.agent)?;
             provision::fill(engine, plan, &names.agent, &authority.cert_pem(), binary)
@@ -126,7 +129,7 @@ fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) 
         || start_sidecars(engine, &names),
     )?;
     filled?;
-    ready?;
+    answering?;
     interrupt::check()?;
     engine
         .call(["start", "--", &names.agent])
@@ -156,11 +159,7 @@ fn check_supported(plan: &Plan, say: &dyn Fn(&str)) -> Result<()> {
         )
         .hint("take it out of the manifest"));
     }
-    if plan.git_gate.is_some() {
-        say(
-            "warning: git-gate is not in this version; the agent can reach none of its repositories",
-        );
-    }
+    git_gate::check_supported(plan)?;
     if plan.supervise.is_some() {
         say("warning: supervise is not in this version; the agent cannot ask for more");
     }
@@ -195,7 +194,7 @@ fn compose_create(engine: &Engine, plan: &Plan, secrets: &Secrets) -> Result<()>
     let mut call = compose(engine, plan)
         .arg("--file")
         .arg(plan.state.join(OVERRIDE));
-    for (slot, value) in &secrets.slots {
+    for (slot, value) in secrets.slots.iter().chain(&secrets.git) {
         call = call.env(slot, value.expose());
     }
     call.args(["up", "--no-start", "--no-build", "--quiet-pull"])
@@ -252,12 +251,16 @@ fn runtime(engine: &Engine, plan: &Plan) -> Result<Option<&'static str>> {
 fn write_override(
     plan: &Plan,
     names: &Containers,
-    image: &str,
+    ready: &Ready,
     runtime: Option<&str>,
 ) -> Result<()> {
+    let image = |role| match (&ready.gate_image, role) {
+        (Some(image), "git-gate") => image,
+        _ => &ready.image,
+    };
     let mut services: serde_json::Value = names
         .sidecars()
-        .map(|(role, _)| (role, serde_json::json!({"image": image})))
+        .map(|(role, _)| (role, serde_json::json!({"image": image(role)})))
         .collect();
     if let Some(runtime) = runtime {
         services["agent"] = serde_json::json!({"runtime": runtime});

@@ -5,16 +5,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bottle_plan::git::GATE_PORT;
 use zeroize::Zeroizing;
 
 use crate::audit::AuditLimits;
 use crate::egress::{self, DEFAULT_SOCKET, Ports, Settings};
-use crate::{agent_env, explain, health, probe};
+use crate::{agent_env, explain, git_gate, health, probe};
 
 const USAGE: &str = "\
 usage: bottle-sidecar egress [--config-dir DIR] [--status-socket PATH]
                              [--audit-dir DIR] [--audit-file-bytes N] [--audit-files N]
                              [--proxy-port N] [--https-port N] [--http-port N] [--dns-port N]
+       bottle-sidecar git-gate [--config-dir DIR] [--mirrors DIR] [--audit-dir DIR] [--audit-file-bytes N] [--audit-files N]
+                               [--status-socket PATH] [--scratch DIR] [--port N]
        bottle-sidecar health [--wait SECONDS] [--status-socket PATH]
        bottle-sidecar check POLICY
        bottle-sidecar why POLICY METHOD URL
@@ -37,6 +40,10 @@ pub fn run(args: &[String]) -> ExitCode {
     };
     let result = match command {
         "egress" => run_egress(rest),
+        "git-gate" => run_git_gate(rest),
+        // Both are called by git, with arguments of its own.
+        "git-gate-hook" => return git_gate::run_hook(),
+        "git-gate-credential" => return git_gate::run_credential(rest),
         "health" => run_health(rest),
         "check" => run_check(rest),
         "why" => run_why(rest),
@@ -85,6 +92,34 @@ fn run_egress(args: &[String]) -> Result<u8, Failure> {
     }
     settings.ports = ports;
     egress::run(settings)
+        .map(|()| 0)
+        .map_err(|error| Failure(FAILED, error.to_string()))
+}
+
+fn run_git_gate(args: &[String]) -> Result<u8, Failure> {
+    let mut settings = git_gate::Settings {
+        config_dir: PathBuf::from("/etc/bottle"),
+        mirrors: PathBuf::from("/var/lib/bottle/mirrors"),
+        audit_dir: PathBuf::from("/var/lib/bottle/audit"),
+        audit_limits: AuditLimits::default(),
+        status_socket: PathBuf::from(DEFAULT_SOCKET),
+        scratch: PathBuf::from("/tmp"),
+        port: GATE_PORT,
+    };
+    for (flag, value) in flags(args)? {
+        match flag {
+            "--config-dir" => settings.config_dir = value.into(),
+            "--mirrors" => settings.mirrors = value.into(),
+            "--audit-dir" => settings.audit_dir = value.into(),
+            "--audit-file-bytes" => settings.audit_limits.file_bytes = number(flag, value)?,
+            "--audit-files" => settings.audit_limits.files = number(flag, value)?,
+            "--status-socket" => settings.status_socket = value.into(),
+            "--scratch" => settings.scratch = value.into(),
+            "--port" => settings.port = number(flag, value)?,
+            _ => return Err(usage(&format!("`{flag}` is not a flag of git-gate"))),
+        }
+    }
+    git_gate::run(settings)
         .map(|()| 0)
         .map_err(|error| Failure(FAILED, error.to_string()))
 }

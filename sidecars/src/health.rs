@@ -24,8 +24,8 @@ pub(crate) fn check(socket: &Path, wait: Duration) -> Result<(), String> {
     loop {
         let problem = match ask(socket) {
             Ok(Status { ready: true }) => return Ok(()),
-            Ok(Status { ready: false }) => "egress runs but is not ready".to_owned(),
-            Err(error) => format!("egress does not answer: {error}"),
+            Ok(Status { ready: false }) => "the sidecar runs but is not ready".to_owned(),
+            Err(error) => format!("the sidecar does not answer: {error}"),
         };
         if Instant::now() >= deadline {
             return Err(problem);

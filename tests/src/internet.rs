@@ -171,7 +171,7 @@ impl Drop for Internet {
 }
 
 /// A /28 that the engine lets us have: every test home starts at another place, and goes on until one is free.
-fn make_network(name: &str, label: &str) -> (Ipv4Addr, Ipv4Addr) {
+pub(crate) fn make_network(name: &str, label: &str) -> (Ipv4Addr, Ipv4Addr) {
     let digest = Sha256::digest(name);
     let first = u16::from_be_bytes([digest[0], digest[1]]);
     for step in 0..64u16 {

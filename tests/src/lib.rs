@@ -18,9 +18,11 @@ pub mod run;
 pub mod server;
 pub mod suite;
 pub mod tools;
+pub mod upstream;
 
 pub use engine::need_engine;
 pub use fake::FakeDocker;
 pub use home::{Bottle, Home};
 pub use internet::Internet;
 pub use run::{Call, Done};
+pub use upstream::Upstream;

@@ -8,29 +8,13 @@ use std::path::Path;
 use bottle_plan::failure::{Failure, PathContext as _, Result};
 use bottle_plan::git::{GATE_SCHEMA, Gate, GateRepo, TokenSlot, secret_slot, token_slot};
 use bottle_plan::plan::{EnvSource, GitGate, Plan, Repo, RepoKey};
-use bottle_plan::state::{private_dir, to_json, write_atomic};
+use bottle_plan::state::{StateHome, private_dir, to_json, write_atomic};
 use nix::unistd::geteuid;
 
 use crate::engine::Engine;
 use crate::files::{give, user};
 use crate::images::{self, SidecarBinary};
-
-/// What a plan asks of the gate and this version does not do.
-///
-/// # Errors
-/// Invalid, when the bottle would be less safe, or of less use, than the plan says.
-pub fn check_supported(plan: &Plan) -> Result<()> {
-    for repo in repos(plan) {
-        if let Some((forge, _)) = repo.key.forge() {
-            return Err(Failure::invalid(format!(
-                "git-gate.repos.{}: keys minted at a {forge} are not supported in this version",
-                repo.name
-            ))
-            .hint("`key: {provider: static, path: FILE}` with a deploy key of your own"));
-        }
-    }
-    Ok(())
-}
+use crate::keys;
 
 /// The image of the gate, built when it is not there; nothing for a bottle without one.
 ///
@@ -48,11 +32,11 @@ pub fn image(
         .transpose()
 }
 
-/// Writes everything the gate's container mounts.
+/// Writes everything the gate's container mounts, and has keys minted for those repositories that want one.
 ///
 /// # Errors
-/// When a key cannot be read, or something cannot be written.
-pub fn write(plan: &Plan) -> Result<()> {
+/// When a key cannot be read or minted, or something cannot be written.
+pub fn write(plan: &Plan, home: &StateHome) -> Result<()> {
     let Some(gate) = &plan.git_gate else {
         return Ok(());
     };
@@ -78,6 +62,8 @@ pub fn write(plan: &Plan) -> Result<()> {
     for repo in &gate.repos {
         write_key(repo, &keys)?;
     }
+    // Last: it is the one step that reaches out of this machine.
+    keys::mint(home, plan, &keys)?;
     hand_to_gate(plan, &folder)
 }
 

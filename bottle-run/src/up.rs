@@ -115,7 +115,7 @@ fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) 
     // Files first: the CA is among them, and the sidecar's user must own what it is to read.
     let authority = mint(plan, say)?;
     files::write(plan, &request.compose)?;
-    git_gate::write(plan)?;
+    git_gate::write(plan, &state_home(plan)?)?;
     let (created, chosen) = at_once(|| networks::create(engine, plan), || runtime(engine, plan))?;
     created?;
     interrupt::check()?;
@@ -159,7 +159,6 @@ fn check_supported(plan: &Plan, say: &dyn Fn(&str)) -> Result<()> {
         )
         .hint("take it out of the manifest"));
     }
-    git_gate::check_supported(plan)?;
     if plan.supervise.is_some() {
         say("warning: supervise is not in this version; the agent cannot ask for more");
     }

@@ -210,11 +210,6 @@ pub fn instead_of(plan: &Plan) -> String {
             text.push_str(&format!("\tinsteadOf = \"{spelling}\"\n"));
         }
     }
-    if !text.is_empty() {
-        // Through the egress proxy there is no way to the gate, whatever a tool sets.
-        let gate = format!("http://git-gate:{}/", bottle_plan::git::GATE_PORT);
-        text.push_str(&format!("[http \"{gate}\"]\n\tproxy =\n"));
-    }
     text
 }
 

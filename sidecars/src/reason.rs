@@ -118,7 +118,6 @@ reasons! {
     GitStale, "git_stale", CONFLICT, "the ref was changed by somebody else in the meantime; fetch, and push again";
     GitUpstreamRefused, "git_upstream_refused", BAD_GATEWAY, "the upstream refused the push";
     GitReviewUnavailable, "git_review_unavailable", FORBIDDEN, "this repository wants the operator to look at each push, and there is no way to ask one";
-    GitReviewRefused, "git_review_refused", FORBIDDEN, "the operator did not let the push go on";
     PolicyChanged, "policy_changed", FORBIDDEN, "the policy changed and no longer allows it";
 }
 

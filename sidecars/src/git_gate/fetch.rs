@@ -142,7 +142,15 @@ fn done(done: &git::Done) -> io::Result<()> {
     if done.status.success() {
         return Ok(());
     }
-    let said: Vec<&str> = done.stderr.lines().take(6).collect();
+    // The reason comes last; before it ssh may have drawn a frame of its own around a warning.
+    let mut said: Vec<&str> = done
+        .stderr
+        .lines()
+        .filter(|line| !line.starts_with('@'))
+        .rev()
+        .take(5)
+        .collect();
+    said.reverse();
     Err(io::Error::other(if said.is_empty() {
         format!("git ended with {}", done.status)
     } else {

@@ -32,7 +32,8 @@ const MAX_QUESTION: u64 = 1 << 20;
 #[derive(Debug, Serialize, Deserialize)]
 struct Question {
     push: u64,
-    objects: PathBuf,
+    /// Where the new objects are; nowhere, when there are none: a push that only deletes has none.
+    objects: Option<PathBuf>,
     commands: Vec<String>,
 }
 
@@ -67,7 +68,7 @@ fn ask(out: &mut dyn io::Write) -> io::Result<bool> {
     let question = Question {
         push: variable(PUSH)?.parse().map_err(io::Error::other)?,
         // Set by git for a push and for nothing else.
-        objects: variable("GIT_QUARANTINE_PATH")?.into(),
+        objects: std::env::var_os("GIT_QUARANTINE_PATH").map(PathBuf::from),
         commands: text.lines().map(str::to_owned).collect(),
     };
     let mut socket = std::os::unix::net::UnixStream::connect(SOCKET)?;
@@ -182,13 +183,13 @@ async fn attend(gate: &Arc<Gate>, mut stream: UnixStream) -> io::Result<()> {
         .map(|text| Command::parse(text))
         .collect();
     let commands = commands.ok_or_else(|| io::Error::other("it has commands that are none"))?;
-    check_quarantine(&push.repo.path, &question.objects)?;
+    let objects = quarantine(&push.repo.path, question.objects)?;
 
     let (say, mut said) = tokio::sync::mpsc::unbounded_channel();
     let work = tokio::spawn(push::decide(
         gate.clone(),
         push,
-        question.objects,
+        objects,
         commands,
         Voice(say),
     ));
@@ -199,19 +200,19 @@ async fn attend(gate: &Arc<Gate>, mut stream: UnixStream) -> io::Result<()> {
     write_line(&mut write, &Said::End(decision)).await
 }
 
-/// The quarantine is in the mirror whose push this is.
-fn check_quarantine(mirror: &Path, quarantine: &Path) -> io::Result<()> {
+/// The quarantine, which is in the mirror whose push this is; without one, the mirror's own objects.
+fn quarantine(mirror: &Path, given: Option<PathBuf>) -> io::Result<PathBuf> {
     let objects = mirror.join("objects");
-    let inside = quarantine.parent() == Some(&objects)
-        && quarantine
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with("tmp_objdir-"));
-    if inside {
-        return Ok(());
+    let Some(given) = given else {
+        return Ok(objects);
+    };
+    let named = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("tmp_objdir-");
+    if given.parent() == Some(&objects) && given.file_name().is_some_and(named) {
+        return Ok(given);
     }
+    let shown = given.display();
     Err(io::Error::other(format!(
-        "{} is no quarantine of this mirror",
-        quarantine.display()
+        "{shown} is no quarantine of this mirror"
     )))
 }
 

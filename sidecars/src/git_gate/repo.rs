@@ -131,9 +131,18 @@ fn host_of(url: &str) -> String {
         .to_ascii_lowercase()
 }
 
+/// The path in an address of either form, without `.git`.
+pub(super) fn path_of(url: &str) -> &str {
+    let path = match url.split_once("://") {
+        Some((_, rest)) => rest.split_once('/').map_or("", |(_, path)| path),
+        None => url.split_once(':').map_or("", |(_, path)| path),
+    };
+    path.trim_matches('/').trim_end_matches(".git")
+}
+
 #[cfg(test)]
 mod tests {
-    use super::host_of;
+    use super::{host_of, path_of};
 
     #[test]
     fn hosts_of_addresses() {
@@ -145,6 +154,7 @@ mod tests {
             "https://Git.Example.com:8443/o/r",
         ] {
             assert_eq!(host_of(url), "git.example.com", "{url}");
+            assert_eq!(path_of(url), "o/r", "{url}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, LOCATION};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -94,6 +94,10 @@ async fn answer(gate: &Arc<Gate>, request: Request<Incoming>) -> Reply {
         Err(reason) => return Ok(refuse(entry, reason)),
     };
     let Some(repo) = gate.repos.get(&name).cloned() else {
+        if let (Wish::Refs { push: false }, Some(meant)) = (wish, meant(gate, &name)) {
+            entry.record().status = Some(StatusCode::TEMPORARY_REDIRECT.as_u16());
+            return Ok(redirect(&meant));
+        }
         return Ok(match wish {
             Wish::Refs { push } => {
                 let known: Vec<&str> = gate.repos.keys().map(String::as_str).collect();
@@ -112,6 +116,30 @@ async fn answer(gate: &Arc<Gate>, request: Request<Incoming>) -> Reply {
         Wish::Fetch => objects(&repo, request, entry).await,
         Wish::Push => push(gate, &repo, request, entry).await,
     })
+}
+
+/// `insteadOf` takes beginnings: `https://host/o/app` also leads `https://host/o/app-other` here, as `app.git-other`. That
+/// repository is none of the gate's, and what was meant is said again; whether egress lets it through is egress's affair.
+fn meant(gate: &Gate, name: &str) -> Option<String> {
+    gate.repos.values().find_map(|repo| {
+        let rest = name
+            .strip_prefix(repo.rules.name.as_str())?
+            .strip_prefix(".git")?;
+        let path = super::repo::path_of(&repo.rules.url);
+        (!rest.is_empty()).then(|| format!("https://{}/{path}{rest}", repo.host))
+    })
+}
+
+fn redirect(address: &str) -> Response<Answer> {
+    let mut response = text(
+        StatusCode::TEMPORARY_REDIRECT,
+        "this is not behind the gate",
+    );
+    let location = format!("{address}.git/info/refs?service=git-upload-pack");
+    if let Ok(location) = location.parse() {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
 }
 
 /// Exactly these, under exactly these names: `/NAME.git/…` or `/NAME/…`.
@@ -276,8 +304,8 @@ async fn push(
         let record = entry.record();
         record.bytes_out = tally.from_agent;
         record.bytes_in = tally.to_agent;
-        // A probe git sends before a large push (a flush and no more) and a push of nothing ask no hook and end well.
-        if !push.was_asked() && !tally.success {
+        // Before a large push git sends four bytes to see whether it may. Whatever else asks no hook, git has refused.
+        if !push.was_asked() && tally.from_agent > 4 {
             record.reason = Reason::GitPackRefused;
         }
     };

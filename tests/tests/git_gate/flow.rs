@@ -51,6 +51,17 @@ pub(crate) fn every_spelling_leads_to_the_gate(f: &Fixture) {
             listed.stderr
         );
     }
+    // What only begins like it is another repository, and none of the gate's.
+    let other = f.agent(&format!(
+        "GIT_TRACE_CURL=1 git ls-remote https://{HOST}/srv/git/demo-other"
+    ));
+    assert!(
+        other
+            .stderr
+            .contains(&format!("https://{HOST}/srv/git/demo-other.git")),
+        "{}",
+        other.stderr
+    );
     // The key is nowhere the agent can look.
     let found = f.agent("ls -a ~ /etc/bottle; env; cat ~/.gitconfig").ok();
     assert!(

@@ -47,7 +47,7 @@ pub(crate) fn delete(f: &Fixture) {
 pub(crate) fn tag(f: &Fixture) {
     f.clone("tag");
     let _ = f
-        .agent("cd ~/tag; git tag mine; git tag -f v1 HEAD~1 > /dev/null")
+        .agent("cd ~/tag; git tag mine; git tag -f v1 main~2 > /dev/null")
         .ok();
     f.assert_push_refused("tag", "git push origin mine", "git_ref_not_allowed");
     f.assert_push_refused("tag", "git push --force origin v1", "git_ref_not_allowed");

@@ -70,7 +70,7 @@ pub(crate) fn the_gate_dies_in_the_middle_of_a_push(f: &Fixture) {
     // Whatever sshd still had in hand has come to its end.
     wait_for("the upstream's hook", || {
         !f.upstream
-            .git("pgrep -f hooks/pre-receive")
+            .git("pgrep -f [h]ooks/pre-receive")
             .status
             .success()
     });

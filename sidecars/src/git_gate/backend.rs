@@ -56,8 +56,6 @@ pub(super) struct Tally {
     pub(super) from_agent: u64,
     /// Bytes to it.
     pub(super) to_agent: u64,
-    /// Whether git ended well.
-    pub(super) success: bool,
 }
 
 /// Starts git.
@@ -154,7 +152,7 @@ impl Running {
                 let from_agent = feed.await.unwrap_or_default();
                 ended(Tally {
                     from_agent,
-                    ..Tally::default()
+                    to_agent: 0,
                 });
                 return Err(match failed {
                     Ok(Err(error)) => error,
@@ -169,12 +167,11 @@ impl Running {
                 // Whoever hangs up in the middle leaves a git that would wait for ever.
                 self.group.kill();
             }
-            let status = self.child.wait().await;
+            let _ = self.child.wait().await;
             let from_agent = feed.await.unwrap_or_default();
             ended(Tally {
                 from_agent,
                 to_agent,
-                success: status.is_ok_and(|status| status.success()),
             });
         });
         let mut response = Response::new(Answer::Stream(receiver));

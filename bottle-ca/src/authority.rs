@@ -264,7 +264,12 @@ impl Request {
                     .hint(format!("from 1 to {MAX_DAYS}")),
             );
         }
-        Scope::new(&self.hosts, &self.addresses)
+        let scope = Scope::new(&self.hosts, &self.addresses)?;
+        Ok(if self.any_host {
+            scope.with_any_host()
+        } else {
+            scope
+        })
     }
 }
 
@@ -301,7 +306,11 @@ fn check_profile(certificate: &X509Certificate<'_>) -> Result<Scope, &'static st
 fn difference(own: &Scope, wanted: &Scope) -> String {
     fn names(scope: &Scope) -> Vec<String> {
         let addresses = scope.addresses().map(|range| range.to_string());
-        scope.hosts().map(str::to_owned).chain(addresses).collect()
+        let host = |host: &str| match host {
+            "" => "every host".to_owned(),
+            host => host.to_owned(),
+        };
+        scope.hosts().map(host).chain(addresses).collect()
     }
     let (own, wanted) = (names(own), names(wanted));
     let only_in = |these: &[String], those: &[String]| {
@@ -367,6 +376,7 @@ mod tests {
             dir: "/nowhere".into(),
             common_name: "bottle egress CA demo-x1y2z".to_owned(),
             hosts: vec!["api.example.com".to_owned(), "*.example.org".to_owned()],
+            any_host: false,
             addresses: Vec::new(),
             days: 30,
         }

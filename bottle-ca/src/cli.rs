@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bottle_ca::{Cidr, DEFAULT_DAYS};
 use bottle_plan::failure::Failure;
+use bottle_plan::shell;
 use clap::{Args, Parser, Subcommand};
 
 const EXAMPLES: &str = "\
@@ -15,6 +16,27 @@ Examples:
   bottle-ca verify --dir ca --host api.example.com
 
 Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused, 4 not found, 5 the CA there is for other names.";
+
+const COMPLETIONS: &str = "\
+Examples:
+  source <(bottle-ca completions bash)                                   now
+  bottle-ca completions bash > ~/.local/share/bash-completion/completions/bottle-ca
+  bottle-ca completions fish > ~/.config/fish/completions/bottle-ca.fish";
+
+const MINT: &str = "\
+Examples:
+  bottle-ca mint --dir ca --hosts api.example.com,*.example.org
+  bottle-ca mint --dir ca --hosts api.example.com --days 7 --renew";
+
+const SHOW: &str = "\
+Examples:
+  bottle-ca show --dir ~/.bottle/state/demo/egress
+  bottle-ca --json show --dir ca | jq .hosts";
+
+const VERIFY: &str = "\
+Examples:
+  bottle-ca verify --dir ca
+  bottle-ca verify --dir ca --host api.example.com";
 
 /// Mint and read the certificate authority of one bottle
 ///
@@ -37,16 +59,36 @@ pub(crate) struct Cli {
     /// Say nothing but errors on stderr
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
+
+    /// Never ask; this tool never does
+    #[arg(long, global = true)]
+    no_input: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make a CA from flags instead of a plan
+    #[command(after_help = MINT)]
     Mint(Mint),
     /// Show what a CA is and may sign
+    #[command(after_help = SHOW)]
     Show(Folder),
     /// Check that a CA is complete, consistent and valid now
+    #[command(after_help = VERIFY)]
     Verify(Verify),
+    /// Print the completions of a shell
+    #[command(after_help = COMPLETIONS)]
+    Completions {
+        /// bash, zsh or fish
+        #[arg(value_parser = shell::SHELLS)]
+        shell: String,
+    },
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        folder: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

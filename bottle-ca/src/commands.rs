@@ -35,6 +35,11 @@ pub(crate) fn run(cli: &Cli) -> Result<Report> {
         )),
         Some(Command::Show(folder)) => show(&folder.dir, cli.json),
         Some(Command::Verify(options)) => verify(options, now),
+        // They need no CA: `main` answers them.
+        Some(Command::Completions { .. } | Command::Man { .. }) => Ok(Report {
+            product: String::new(),
+            note: String::new(),
+        }),
     }
 }
 
@@ -59,6 +64,7 @@ fn mint(options: &Mint, renew: bool, as_json: bool, now: OffsetDateTime) -> Resu
         dir: options.folder.dir.clone(),
         common_name: options.name.clone(),
         hosts: options.hosts.clone(),
+        any_host: false,
         addresses: options.addresses.clone(),
         days: options.days,
     };
@@ -127,6 +133,7 @@ fn note(dir: &Path, authority: &Authority, outcome: Outcome) -> String {
     };
     let hosts = match authority.scope().hosts().count() {
         0 => "no host".to_owned(),
+        _ if authority.scope().is_any_host() => "every host".to_owned(),
         1 => "1 host".to_owned(),
         many => format!("{many} hosts"),
     };
@@ -161,7 +168,10 @@ fn table(dir: &Path, authority: &Authority) -> String {
     let mut names: Vec<_> = authority
         .scope()
         .hosts()
-        .map(|host| format!("{host} and below"))
+        .map(|host| match host {
+            "" => "every host".to_owned(),
+            host => format!("{host} and below"),
+        })
         .collect();
     names.extend(authority.scope().addresses().map(|range| range.to_string()));
     if names.is_empty() {

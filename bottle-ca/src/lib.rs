@@ -42,6 +42,8 @@ pub struct Request {
     pub common_name: String,
     /// The policy's hosts: exact names, or `*.` and a name.
     pub hosts: Vec<String>,
+    /// Every other host too: for a bottle whose destinations are not known when it starts.
+    pub any_host: bool,
     /// Addresses that may appear in a leaf. Normally none.
     pub addresses: Vec<Cidr>,
     /// How long it lasts, 1 to [`MAX_DAYS`].

@@ -51,10 +51,12 @@ pub fn request_from_plan(plan: &Value) -> Result<Request> {
         }
         Some(_) => return Err(wrong("/egress/routes", "a list")),
     }
+    let any_host = is_observing(plan)?;
     Ok(Request {
         dir: dir.to_owned(),
         common_name: format!("bottle egress CA {slug}"),
         hosts,
+        any_host,
         addresses: Vec::new(),
         days,
     })
@@ -72,6 +74,18 @@ pub fn fill(plan: &mut Value, authority: &Authority) -> Result<()> {
         json!(rfc3339(authority.not_after())),
     );
     Ok(())
+}
+
+/// Whether the way out is open to be observed: then a leaf is needed for whatever host the agent asks for.
+fn is_observing(plan: &Value) -> Result<bool> {
+    match plan.pointer("/egress/mode") {
+        None | Some(Value::Null) => Ok(false),
+        Some(mode) => match mode.as_str() {
+            Some("enforce") => Ok(false),
+            Some("observe") => Ok(true),
+            _ => Err(wrong("/egress/mode", "`enforce` or `observe`")),
+        },
+    }
 }
 
 /// Whether the sidecar will need a leaf for this route: its TLS is opened, and it has TLS.
@@ -130,6 +144,7 @@ mod tests {
             dir: "/state/demo/egress".into(),
             common_name: "bottle egress CA demo-x1y2z".to_owned(),
             hosts: vec!["api.example.com".to_owned(), "*.example.org".to_owned()],
+            any_host: false,
             addresses: vec![],
             days: 3,
         };

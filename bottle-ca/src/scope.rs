@@ -23,6 +23,9 @@ use x509_parser::extensions as x509;
 /// Reserved never to exist; the only name a CA without hosts may sign.
 const NOWHERE: &str = "invalid";
 
+/// The constraint that permits every host: the name of no labels, below which is every name.
+const ANYWHERE: &str = "";
+
 /// The names a CA may sign for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
@@ -47,6 +50,19 @@ impl Scope {
         })
     }
 
+    /// The same, and every other host name with it.
+    #[must_use]
+    pub fn with_any_host(mut self) -> Self {
+        self.hosts = BTreeSet::from([ANYWHERE.to_owned()]);
+        self
+    }
+
+    /// Whether every host name may be signed; [`Scope::hosts`] then holds one empty name.
+    #[must_use]
+    pub fn is_any_host(&self) -> bool {
+        self.hosts.contains(ANYWHERE)
+    }
+
     /// The DNS names whose selves and subdomains may be signed, sorted.
     pub fn hosts(&self) -> impl Iterator<Item = &str> {
         self.hosts.iter().map(String::as_str)
@@ -65,8 +81,10 @@ impl Scope {
         }
         let name = name.to_ascii_lowercase();
         self.hosts.iter().any(|host| {
-            name.strip_suffix(host.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            host == ANYWHERE
+                || name
+                    .strip_suffix(host.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
         })
     }
 

@@ -20,6 +20,7 @@ fn request(dir: &Path) -> Request {
         dir: dir.to_owned(),
         common_name: "bottle egress CA demo".to_owned(),
         hosts: vec!["api.example.com".to_owned()],
+        any_host: false,
         addresses: Vec::new(),
         days: 30,
     }

@@ -1,22 +1,44 @@
 //! The command line of `bottle-plan`.
 
+mod diff;
+mod given;
+mod learn;
+mod replay;
+
 use std::env;
 use std::path::{Path, PathBuf};
 
 use bottle_plan::failure::{Failure, PathContext, Result};
 use bottle_plan::manifest::load::Places;
 use bottle_plan::planner::{self, Request};
-use bottle_plan::{explain, schema, state, subnet, tool};
-use clap::{Parser, Subcommand};
+use bottle_plan::resume::Begin;
+use bottle_plan::snapshot::Wanted;
+use bottle_plan::{explain, schema, shell, state, subnet, tool};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::ArgValueCandidates;
 
 const EXAMPLES: &str = "\
 Examples:
   bottle-plan demo | bottle-render | bottle-run up     start the agent `demo`
   bottle-plan demo --explain > /dev/null               read what it may do
   bottle-plan --manifest bottle.yaml --check           check one file, reserve nothing
+  bottle-plan --resume demo-x7k2p | bottle-render | bottle-run up    go on from its newest snapshot
+  bottle-plan --from demo-x7k2p@3 --slug demo-b        another bottle that begins there
+  bottle-plan demo --slug demo | bottle-plan diff demo -     what a new start would change
   bottle-plan schema manifest > manifest.schema.json   for an editor
 
 Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused by policy, 4 not found, 5 conflict.";
+
+const COMPLETIONS: &str = "\
+Examples:
+  source <(bottle-plan completions bash)                                   now
+  bottle-plan completions bash > ~/.local/share/bash-completion/completions/bottle-plan
+  bottle-plan completions fish > ~/.config/fish/completions/bottle-plan.fish";
+
+const SCHEMA: &str = "\
+Examples:
+  bottle-plan schema bottle > bottle.schema.json    for an editor; also agent, manifest
+  bottle-plan schema plan                               for whoever replaces a stage";
 
 /// Resolve a manifest to a plan: one JSON document with everything about one bottle, and no secret in it.
 #[derive(Parser, Debug)]
@@ -26,6 +48,7 @@ pub(crate) struct Cli {
     command: Option<Command>,
 
     /// The agent, or a bottle without one
+    #[arg(add = ArgValueCandidates::new(shell::agents))]
     name: Option<String>,
 
     /// Read one self-contained file with `bottle:` and `agent:` instead
@@ -40,8 +63,16 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "SLUG")]
     slug: Option<String>,
 
+    /// Go on with a bottle: its name, its addresses, its newest snapshot (or N), the manifests as they are now
+    #[arg(long, value_name = "SLUG[@N]", conflicts_with_all = ["slug", "from", "check"])]
+    resume: Option<Wanted>,
+
+    /// Begin another bottle from a snapshot of this one
+    #[arg(long, value_name = "SLUG[@N]", conflicts_with = "check")]
+    from: Option<Wanted>,
+
     /// The folder with bottles/, agents/ and state/
-    #[arg(long, value_name = "DIR", env = "BOTTLE_HOME")]
+    #[arg(long, value_name = "DIR", env = "BOTTLE_HOME", global = true)]
     home: Option<PathBuf>,
 
     /// The folder whose .bottle/agents are used and that `from: cwd` means
@@ -64,33 +95,54 @@ pub(crate) struct Cli {
     #[arg(long)]
     check: bool,
 
-    /// Print errors as JSON on stderr
+    /// Machine-readable: results as JSON on stdout, errors as JSON on stderr
     #[arg(long, global = true)]
     pub(crate) json: bool,
+
+    /// Say nothing but warnings and errors
+    #[arg(long, short, global = true)]
+    quiet: bool,
+
+    /// Never ask; this tool never does
+    #[arg(long, global = true)]
+    no_input: bool,
 }
 
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Print the JSON Schema of a document
+    #[command(after_help = SCHEMA)]
     Schema {
-        /// manifest, plan, policy, handle or audit
+        /// manifest, bottle, agent, provider, plan, policy, handle, audit, snapshot, diff or replay
         #[arg(default_value = "plan")]
         document: String,
+    },
+    /// Say in plain words what one plan allows that another does not
+    Diff(diff::Diff),
+    /// Propose the smallest rules under which a recorded run would have worked
+    Learn(learn::Learn),
+    /// Say which recorded requests another policy would decide differently
+    Replay(replay::Replay),
+    /// Print the completions of a shell
+    #[command(after_help = COMPLETIONS)]
+    Completions {
+        /// bash, zsh or fish
+        #[arg(value_parser = shell::SHELLS)]
+        shell: String,
+    },
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        folder: PathBuf,
     },
 }
 
 pub(crate) fn run(cli: Cli) -> Result<u8> {
-    if let Some(Command::Schema { document }) = &cli.command {
-        if let Some(name) = &cli.name {
-            return Err(
-                Failure::invalid(format!("`{name}` before `schema` means nothing"))
-                    .hint("bottle-plan schema DOCUMENT"),
-            );
-        }
-        tool::emit(&schema::schema(document)?)?;
-        return Ok(0);
+    if let Some(command) = &cli.command {
+        return subcommand(&cli, command);
     }
-    let (check, wants_explanation) = (cli.check, cli.explain);
+    let (check, wants_explanation, quiet) = (cli.check, cli.explain, cli.quiet);
     let request = request(cli)?;
     let planned = if check {
         planner::check(&request)?
@@ -104,31 +156,54 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         tool::say("bottle-plan", &explain::explain(&planned.plan));
     }
     if check {
-        tool::say(
-            "bottle-plan",
-            &format!("ok: {} ({})", planned.plan.agent.name, planned.plan.digest),
-        );
+        let (name, digest) = (&planned.plan.agent.name, &planned.plan.digest);
+        if !quiet {
+            tool::say("bottle-plan", &format!("ok: {name} ({digest})"));
+        }
     } else {
         tool::emit(&state::to_json(&planned.plan)?)?;
     }
     Ok(0)
 }
 
+fn subcommand(cli: &Cli, command: &Command) -> Result<u8> {
+    if let Some(name) = &cli.name {
+        return Err(
+            Failure::invalid(format!("`{name}` before a command means nothing"))
+                .hint("bottle-plan schema DOCUMENT, bottle-plan diff OLD NEW"),
+        );
+    }
+    match command {
+        Command::Schema { document } => tool::emit(&schema::schema(document)?).map(|()| 0),
+        Command::Diff(args) => diff::run(args, &home(cli)?, cli.json, cli.quiet),
+        Command::Learn(args) => learn::run(args, &home(cli)?, cli.json, cli.quiet),
+        Command::Replay(args) => replay::run(args, &home(cli)?, cli.json, cli.quiet),
+        Command::Completions { shell } => shell::print_completions(shell, "bottle-plan"),
+        Command::Man { folder } => shell::write_man_pages(Cli::command(), folder),
+    }
+}
+
+/// The plan must mean the same folder wherever it is read.
+fn home(cli: &Cli) -> Result<PathBuf> {
+    match (&cli.home, user_home()) {
+        (Some(home), _) => std::path::absolute(home).at("resolve", home),
+        (None, Some(user)) => Ok(user.join(".bottle")),
+        (None, None) => Err(Failure::invalid("neither HOME nor BOTTLE_HOME is set")
+            .hint("give a folder with --home DIR")),
+    }
+}
+
+fn user_home() -> Option<PathBuf> {
+    let home = env::var_os("HOME").map(PathBuf::from);
+    home.filter(|path| path.is_absolute())
+}
+
 fn request(cli: Cli) -> Result<Request> {
-    let user_home = env::var_os("HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute());
+    let home = home(&cli)?;
+    let cwd_given = cli.cwd.is_some();
     let cwd = match cli.cwd {
         Some(dir) => std::fs::canonicalize(&dir).at("enter", &dir)?,
         None => env::current_dir().at("read", Path::new("the current folder"))?,
-    };
-    let home = match (cli.home, &user_home) {
-        (Some(home), _) => cwd_relative(&home)?,
-        (None, Some(user)) => user.join(".bottle"),
-        (None, None) => {
-            return Err(Failure::invalid("neither HOME nor BOTTLE_HOME is set")
-                .hint("give a folder with --home DIR"));
-        }
     };
     let workspace = match cli.workspace {
         Some(dir) => Some(std::fs::canonicalize(&dir).at("read the workspace", &dir)?),
@@ -136,17 +211,17 @@ fn request(cli: Cli) -> Result<Request> {
     };
     Ok(Request {
         places: Places { home, cwd },
-        user_home,
+        user_home: user_home(),
         name: cli.name,
         file: cli.manifest,
         bottles: cli.bottles,
         slug: cli.slug,
         workspace,
+        cwd_given,
+        begin: match (cli.resume, cli.from) {
+            (Some(wanted), _) => Some(Begin::Resume(wanted)),
+            (None, from) => from.map(Begin::Fork),
+        },
         block: subnet::parse_block(&cli.subnets)?,
     })
-}
-
-/// The plan must mean the same folder wherever it is read.
-fn cwd_relative(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).at("resolve", path)
 }

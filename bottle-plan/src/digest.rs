@@ -8,8 +8,8 @@ use crate::manifest::load::hex;
 use crate::plan::Plan;
 
 /// Left out: which bottle it is, where it lies on this host, when its CA ends.
-const NOT_AUTHORITY: [&str; 8] = [
-    "digest", "slug", "project", "state", "networks", "labels", "sidecar", "schema",
+const NOT_AUTHORITY: [&str; 9] = [
+    "digest", "slug", "project", "state", "networks", "labels", "sidecar", "schema", "resume",
 ];
 
 /// `sha256:` and the digest of `plan`: the same for every bottle made from the same manifests.
@@ -17,6 +17,16 @@ const NOT_AUTHORITY: [&str; 8] = [
 /// # Errors
 /// Never in practice; a plan can always be written as JSON.
 pub fn of(plan: &Plan) -> Result<String> {
+    // serde_json keeps the keys of an object sorted, so this text is canonical.
+    let text = authority(plan)?.to_string();
+    Ok(format!("sha256:{}", hex(&Sha256::digest(text))))
+}
+
+/// What of `plan` the digest is made of.
+///
+/// # Errors
+/// As [`of`].
+pub(crate) fn authority(plan: &Plan) -> Result<Value> {
     let mut value = serde_json::to_value(plan)
         .map_err(|error| Failure::failed("cannot write the plan as JSON").because(error))?;
     if let Some(top) = value.as_object_mut() {
@@ -39,11 +49,7 @@ pub fn of(plan: &Plan) -> Result<String> {
             remove(variable, "", "from");
         }
     }
-    // serde_json keeps the keys of an object sorted, so this text is canonical.
-    Ok(format!(
-        "sha256:{}",
-        hex(&Sha256::digest(value.to_string()))
-    ))
+    Ok(value)
 }
 
 /// Sixteen hexadecimal digits that stand for `text`.
@@ -87,6 +93,7 @@ mod tests {
             slug,
             state: home.join("state").join(slug),
             range: "10.213.0.0/27".parse().expect("valid"),
+            session: None,
             workspace: None,
         };
         resolve(&manifest, &inputs).expect("resolves").plan.digest

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::plan::{EnvSource, Plan, Repo, WorkspaceMode};
-use crate::policy::{Limits, Match, PathKind, Route, Scheme, Tls};
+use crate::policy::{Limits, Match, Mode, PathKind, Route, Scheme, Tls};
 
 /// Everything a person should know before they say yes.
 #[must_use]
@@ -17,7 +17,12 @@ pub fn explain(plan: &Plan) -> String {
     line(format!("  runs       {}", plan.agent.command.join(" ")));
     line(format!("  workspace  {}", workspace(plan)));
     line(format!("  limits     {}", limits(plan)));
+    let observes = plan.egress.mode == Mode::Observe;
     line(match plan.egress.routes.as_slice() {
+        _ if observes => {
+            "  reaches    EVERY public host, without a credential (egress.mode: observe); and by its routes:"
+                .to_owned()
+        }
         [] => "  reaches    nothing".to_owned(),
         routes => format!(
             "  reaches    {} and nothing else:",
@@ -149,7 +154,7 @@ fn alternative(rule: &Match) -> String {
 }
 
 /// The budget of a route, as the end of its sentence.
-fn budget(limits: &Limits) -> String {
+pub(crate) fn budget(limits: &Limits) -> String {
     let parts = [
         limits.requests.map(|count| format!("{count} requests")),
         limits.bytes_out.map(|bytes| format!("{bytes} bytes out")),
@@ -189,7 +194,16 @@ fn workspace(plan: &Plan) -> String {
     let place = &plan.workspace.workdir;
     match (&plan.workspace.from, plan.workspace.mode) {
         (None, _) => format!("an empty folder at {place}"),
+        (Some(from), WorkspaceMode::Copy) if plan.workspace.ignore => {
+            format!(
+                "a copy of {} at {place}, without what git ignores",
+                from.display()
+            )
+        }
         (Some(from), WorkspaceMode::Copy) => format!("a copy of {} at {place}", from.display()),
+        (Some(from), WorkspaceMode::Mount) if plan.workspace.read_only => {
+            format!("{} itself at {place}, to be read only", from.display())
+        }
         (Some(from), WorkspaceMode::Mount) => {
             format!(
                 "{} itself at {place}: the agent changes your files",

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use crate::git::{Forge, GitGate, PushRules, Repo, RepoKey};
-use crate::policy::Route;
+use crate::policy::{Mode, POLICY_SCHEMA, Policy, Route};
 
 /// The schema tag of [`Plan`].
 pub const PLAN_SCHEMA: &str = "bottle.plan/v1";
@@ -53,6 +53,53 @@ pub struct Plan {
     pub provision: Vec<Step>,
     /// Labels on every container, network and image of the bottle.
     pub labels: BTreeMap<String, String>,
+    /// Go on from a snapshot instead of the agent's image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Resume>,
+}
+
+/// What a bottle goes on from. It is no part of the digest: what an agent left in its own image grants it nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Resume {
+    /// The bottle whose snapshots these are.
+    pub slug: String,
+    /// The first that the engine has is taken; when it has none, the agent's image is.
+    pub images: Vec<ResumeImage>,
+}
+
+/// A snapshot that can be gone on from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ResumeImage {
+    /// Its number.
+    pub number: u32,
+    /// The engine's id of the image, `sha256:…`. The name could be given to another one.
+    pub image: String,
+}
+
+impl Plan {
+    /// What the egress sidecar enforces for this plan.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        let networks = &self.networks;
+        Policy {
+            schema: POLICY_SCHEMA.to_owned(),
+            bottle: self.slug.clone(),
+            plan_digest: self.digest.clone(),
+            listen: networks.addresses.egress.into(),
+            // The egress network itself is not here: a destination may be put there on purpose, with `private:`.
+            own_networks: vec![
+                networks.internal.subnet.clone(),
+                format!("{}/32", networks.egress.gateway),
+            ],
+            log: self.egress.log,
+            mode: self.egress.mode,
+            routes: self.egress.routes.clone(),
+        }
+    }
 }
 
 /// A file that went into the plan.
@@ -327,7 +374,10 @@ pub struct Egress {
     /// Where the values of the credentials come from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slots: Vec<Slot>,
-    /// The only destinations.
+    /// What becomes of a destination that no route serves.
+    #[serde(default, skip_serializing_if = "Mode::is_enforce")]
+    pub mode: Mode,
+    /// The only destinations, unless `mode` says otherwise.
     pub routes: Vec<Route>,
 }
 
@@ -378,6 +428,12 @@ pub struct Workspace {
     pub from: Option<PathBuf>,
     /// Copied in before the start, or mounted.
     pub mode: WorkspaceMode,
+    /// Mounted so that the agent cannot write.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+    /// Copied without what git ignores.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignore: bool,
     /// Where it is in the bottle.
     pub workdir: String,
 }

@@ -11,7 +11,8 @@ use crate::failure::{Failure, PathContext, Result};
 use crate::manifest::load::{self, Manifest, Places};
 use crate::plan::Plan;
 use crate::resolve::{self, Inputs, Resolved};
-use crate::state::{self, METADATA_SCHEMA, Metadata, StateHome};
+use crate::resume::{self, Begin, Past};
+use crate::state::{self, METADATA_SCHEMA, Metadata, Origin, StateHome};
 use crate::{slug, subnet};
 
 /// A reservation nobody started within a day is somebody who only looked.
@@ -34,6 +35,10 @@ pub struct Request {
     pub slug: Option<String>,
     /// The folder the agent is to work on.
     pub workspace: Option<PathBuf>,
+    /// Whether `places.cwd` was asked for, or is only where the user stands.
+    pub cwd_given: bool,
+    /// Go on from a snapshot.
+    pub begin: Option<Begin>,
     /// The block addresses are cut from.
     pub block: Ipv4Net,
 }
@@ -52,22 +57,74 @@ pub struct Planned {
 /// # Errors
 /// When a manifest is wrong or the state home cannot be used. Nothing is reserved then.
 pub fn plan(request: &Request) -> Result<Planned> {
-    let manifest = read(request)?;
+    match &request.begin {
+        Some(begin) => go_on(request, begin),
+        None => {
+            let manifest = read(request)?;
+            plan_in(request, &manifest, None)
+        }
+    }
+}
+
+/// Plans a bottle that begins with a snapshot.
+fn go_on(request: &Request, begin: &Begin) -> Result<Planned> {
+    let home = StateHome::at(&request.places.home);
+    let past = Past::read(&home, begin)?;
+    let from = &begin.wanted().slug;
+    let (origin, name) = home
+        .metadata(from)?
+        .map(|m| (m.origin, m.name))
+        .unwrap_or_default();
+    let mut request = resume::as_before(request, origin.as_ref(), &name);
+    match begin {
+        Begin::Resume(_) => request.slug = Some(from.clone()),
+        Begin::Fork(_) => not_started_yet(&home, request.slug.as_deref())?,
+    }
+    let manifest = read(&request).map_err(|failure| {
+        failure.while_doing(format!("what `{from}` was planned from is not usable here"))
+    })?;
+    let mut planned = plan_in(&request, &manifest, Some(&past))?;
+    planned.warnings.extend(past.warnings(&planned.plan)?);
+    Ok(planned)
+}
+
+/// A fork must not take the place of a bottle that has a life of its own.
+fn not_started_yet(home: &StateHome, slug: Option<&str>) -> Result<()> {
+    let Some(slug) = slug else { return Ok(()) };
+    match home.metadata(slug)? {
+        Some(known) if known.started_at.is_some() => Err(Failure::conflict(format!(
+            "there is a bottle `{slug}` already"
+        ))
+        .hint(format!("another --slug, or bottle-plan --resume {slug}"))),
+        _ => Ok(()),
+    }
+}
+
+fn plan_in(request: &Request, manifest: &Manifest, past: Option<&Past>) -> Result<Planned> {
     let home = StateHome::open(&request.places.home)?;
     // Held while the range is chosen and written down, so that two planners cannot take the same.
     let _lock = home.lock()?;
     drop_stale_reservations(&home);
-    let slug = free_slug(request, &manifest, &home)?;
+    let slug = free_slug(request, manifest, &home)?;
     let known = home.metadata(&slug)?;
     let range = match &known {
         Some(metadata) => parse_range(&metadata.subnet)?,
         None => subnet::choose(request.block, &slug, &taken(&home))?,
     };
-    let resolved = resolve_in(request, &manifest, &slug, home.folder(&slug)?, range)?;
-    reserve(&home, &resolved, known.is_some(), &range)?;
+    let session = past.and_then(|past| past.session.clone());
+    let mut resolved = resolve_in(
+        request,
+        manifest,
+        &slug,
+        home.folder(&slug)?,
+        range,
+        session,
+    )?;
+    resolved.plan.resume = past.and_then(|past| past.resume.clone());
+    reserve(&home, request, &resolved, known.is_some(), &range)?;
     Ok(Planned {
         plan: resolved.plan,
-        warnings: [manifest.warnings, resolved.warnings].concat(),
+        warnings: [manifest.warnings.clone(), resolved.warnings].concat(),
     })
 }
 
@@ -83,7 +140,7 @@ pub fn check(request: &Request) -> Result<Planned> {
         .clone()
         .unwrap_or_else(|| format!("{}-check", manifest.name));
     let range = subnet::choose(request.block, &slug, &[])?;
-    let resolved = resolve_in(request, &manifest, &slug, home.folder(&slug)?, range)?;
+    let resolved = resolve_in(request, &manifest, &slug, home.folder(&slug)?, range, None)?;
     Ok(Planned {
         plan: resolved.plan,
         warnings: [manifest.warnings, resolved.warnings].concat(),
@@ -117,6 +174,7 @@ fn resolve_in(
     slug: &str,
     state: PathBuf,
     range: Ipv4Net,
+    session: Option<String>,
 ) -> Result<Resolved> {
     let inputs = Inputs {
         places: &request.places,
@@ -124,6 +182,7 @@ fn resolve_in(
         slug,
         state,
         range,
+        session,
         workspace: request.workspace.clone(),
     };
     resolve::resolve(manifest, &inputs)
@@ -160,10 +219,16 @@ fn parse_range(text: &str) -> Result<Ipv4Net> {
     })
 }
 
-fn reserve(home: &StateHome, resolved: &Resolved, known: bool, range: &Ipv4Net) -> Result<()> {
+fn reserve(
+    home: &StateHome,
+    request: &Request,
+    resolved: &Resolved,
+    known: bool,
+    range: &Ipv4Net,
+) -> Result<()> {
     let plan = &resolved.plan;
     let folder = home.folder(&plan.slug)?;
-    let written = write_reservation(plan, resolved, known, range);
+    let written = write_reservation(plan, request, resolved, known, range);
     if written.is_err() && !known {
         // Half a reservation would hold the range for ever.
         let _ = fs::remove_dir_all(&folder);
@@ -171,7 +236,13 @@ fn reserve(home: &StateHome, resolved: &Resolved, known: bool, range: &Ipv4Net) 
     written
 }
 
-fn write_reservation(plan: &Plan, resolved: &Resolved, known: bool, range: &Ipv4Net) -> Result<()> {
+fn write_reservation(
+    plan: &Plan,
+    request: &Request,
+    resolved: &Resolved,
+    known: bool,
+    range: &Ipv4Net,
+) -> Result<()> {
     state::private_dir(&plan.state)?;
     for file in &resolved.files {
         if let Some(folder) = file.path.parent() {
@@ -184,13 +255,56 @@ fn write_reservation(plan: &Plan, resolved: &Resolved, known: bool, range: &Ipv4
     if known {
         return Ok(());
     }
+    let metadata = new_metadata(&plan.slug, &plan.agent.name, range, Some(origin(request)))?;
+    state::write_atomic(
+        &plan.state.join("metadata.json"),
+        state::to_json(&metadata)?.as_bytes(),
+        0o600,
+    )
+}
+
+/// Reserves a place for a bottle that comes from another host.
+///
+/// # Errors
+/// Conflict, when there is a bottle of that name; failed, when the state home cannot be used.
+pub fn reserve_for_import(home: &StateHome, slug: &str, name: &str) -> Result<()> {
+    let folder = home.folder(slug)?;
+    let block = std::env::var("BOTTLE_SUBNETS");
+    let block = subnet::parse_block(block.as_deref().unwrap_or(subnet::DEFAULT_BLOCK))?;
+    state::private_dir(home.path())?;
+    let _lock = home.lock()?;
+    if folder.exists() {
+        return Err(
+            Failure::conflict(format!("there is a bottle `{slug}` already"))
+                .hint("give the one that comes another name: --slug NAME"),
+        );
+    }
+    let range = subnet::choose(block, slug, &taken(home))?;
+    state::private_dir(&folder)?;
+    let written = new_metadata(slug, name, &range, None).and_then(|metadata| {
+        let text = state::to_json(&metadata)?;
+        state::write_atomic(&folder.join("metadata.json"), text.as_bytes(), 0o600)
+    });
+    if written.is_err() {
+        // Half a reservation would hold the range for ever.
+        let _ = fs::remove_dir_all(&folder);
+    }
+    written
+}
+
+fn new_metadata(
+    slug: &str,
+    name: &str,
+    range: &Ipv4Net,
+    origin: Option<Origin>,
+) -> Result<Metadata> {
     let created_at = OffsetDateTime::now_utc()
         .format(&Rfc3339)
         .map_err(|error| Failure::failed("the clock gives no date").because(error))?;
-    let metadata = Metadata {
+    Ok(Metadata {
         schema: METADATA_SCHEMA.to_owned(),
-        slug: plan.slug.clone(),
-        name: plan.agent.name.clone(),
+        slug: slug.to_owned(),
+        name: name.to_owned(),
         subnet: range.to_string(),
         created_at,
         started_at: None,
@@ -198,12 +312,18 @@ fn write_reservation(plan: &Plan, resolved: &Resolved, known: bool, range: &Ipv4
         plan_digest: None,
         audit_head: None,
         preserved: false,
-    };
-    state::write_atomic(
-        &plan.state.join("metadata.json"),
-        state::to_json(&metadata)?.as_bytes(),
-        0o600,
-    )
+        origin,
+    })
+}
+
+fn origin(request: &Request) -> Origin {
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    Origin {
+        manifest: request.file.as_ref().map(absolute),
+        bottles: request.bottles.clone(),
+        cwd: request.places.cwd.clone(),
+        workspace: request.workspace.clone(),
+    }
 }
 
 /// `bottle-plan X | less` reserves too; what was never started goes away by itself.
@@ -265,6 +385,8 @@ mod tests {
             bottles: vec![],
             slug: slug.map(str::to_owned),
             workspace: None,
+            cwd_given: false,
+            begin: None,
             block: subnet::parse_block(subnet::DEFAULT_BLOCK).expect("valid"),
         }
     }

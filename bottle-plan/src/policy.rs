@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// The schema tag of [`Policy`].
 pub const POLICY_SCHEMA: &str = "bottle.policy/v1";
 
+/// The methods a rule can allow; no other is ever let through.
+pub const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
 /// What one bottle's egress sidecar lets through.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
@@ -29,9 +32,35 @@ pub struct Policy {
     /// 0 nothing but failures, 1 denials, 2 every request: what goes to the sidecar's own log. The audit is always complete.
     #[serde(default)]
     pub log: u8,
-    /// The only destinations there are.
+    /// What becomes of a destination that no route serves.
+    #[serde(default, skip_serializing_if = "Mode::is_enforce")]
+    pub mode: Mode,
+    /// The only destinations there are, unless `mode` says otherwise.
     pub routes: Vec<Route>,
 }
+
+/// What becomes of a destination that no route serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It is refused.
+    #[default]
+    Enforce,
+    /// It is let through if it is public, without a credential, and recorded: to find out what rules are needed.
+    Observe,
+}
+
+impl Mode {
+    /// Whether this is the usual mode, which is not written.
+    #[must_use]
+    pub fn is_enforce(&self) -> bool {
+        *self == Self::Enforce
+    }
+}
+
+/// What records name as the rule that let a request through only because it was to be observed.
+pub const OBSERVED_RULE: &str = "egress.mode: observe";
 
 /// One destination and what may be done there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +101,7 @@ pub struct Route {
 }
 
 /// Scheme of a route.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Scheme {
@@ -124,7 +153,7 @@ pub struct PathMatch {
 }
 
 /// As in the Gateway API's HTTPRoute; `prefix` ends at a path segment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PathKind {

@@ -3,11 +3,12 @@
 use schemars::Schema;
 
 use crate::failure::{Failure, Result};
-use crate::{audit, git, handle, manifest, plan, policy};
+use crate::{audit, diff, git, handle, manifest, plan, policy, replay, snapshot};
 
 /// The documents there are a schema for.
-pub const DOCUMENTS: [&str; 7] = [
-    "manifest", "provider", "plan", "policy", "gate", "handle", "audit",
+pub const DOCUMENTS: [&str; 12] = [
+    "manifest", "bottle", "agent", "provider", "plan", "policy", "gate", "handle", "audit",
+    "snapshot", "diff", "replay",
 ];
 
 /// The schema of `document` as pretty JSON.
@@ -17,12 +18,18 @@ pub const DOCUMENTS: [&str; 7] = [
 pub fn schema(document: &str) -> Result<String> {
     let schema: Schema = match document {
         "manifest" => schemars::schema_for!(manifest::SingleFile),
+        // What lies in `bottles/` and `agents/`; `manifest` is both in one file.
+        "bottle" => schemars::schema_for!(manifest::Bottle),
+        "agent" => schemars::schema_for!(manifest::Agent),
         "provider" => schemars::schema_for!(manifest::provider::Provider),
         "plan" => schemars::schema_for!(plan::Plan),
         "handle" => schemars::schema_for!(handle::Handle),
         "gate" => schemars::schema_for!(git::Gate),
         "policy" => schemars::schema_for!(policy::Policy),
+        "snapshot" => schemars::schema_for!(snapshot::Snapshot),
         "audit" => schemars::schema_for!(audit::Record<'static>),
+        "replay" => schemars::schema_for!(replay::Replay),
+        "diff" => schemars::schema_for!(diff::Diff),
         _ => {
             return Err(
                 Failure::invalid(format!("there is no document `{document}`"))

@@ -44,6 +44,26 @@ pub struct Metadata {
     /// Kept by `gc` and `down --purge` although nothing runs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub preserved: bool,
+    /// What it was planned from, so that it can be planned again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+}
+
+/// What was asked for when a bottle was planned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// The one file it was planned from, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<PathBuf>,
+    /// Bottles that replaced the agent's own choice.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bottles: Vec<String>,
+    /// The folder the user stood in.
+    pub cwd: PathBuf,
+    /// The folder that was given to the agent to work on, beside the manifest's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<PathBuf>,
 }
 
 /// `$BOTTLE_HOME/state`.

@@ -1,9 +1,12 @@
 //! What the `main` of every tool does the same way: the product on stdout, failures on stderr, the exit code.
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::failure::{Failure, Kind, Result};
+use serde_json::json;
+
+use crate::failure::{Failure, Kind, PathContext as _, Result};
 
 /// Turns a result into messages and an exit code.
 #[must_use]
@@ -72,15 +75,41 @@ pub fn read_stdin(what: &str, hint: &str) -> Result<Vec<u8>> {
 /// Far above any plan; keeps `yes | bottle-render` from eating the memory.
 const MAX_DOCUMENT_BYTES: u64 = 16 << 20;
 
+/// What to do when there is no `bottle-sidecar`.
+pub const SIDECAR_HINT: &str = "build it with scripts/build, and keep it beside the other tools or name it with BOTTLE_SIDECAR";
+
+/// `$BOTTLE_SIDECAR`, or `bottle-sidecar` beside this program; whether it is there is for the caller to find out.
+///
+/// # Errors
+/// When this program cannot tell where it is.
+pub fn sidecar() -> Result<PathBuf> {
+    match std::env::var_os("BOTTLE_SIDECAR") {
+        Some(path) => Ok(PathBuf::from(path)),
+        None => std::env::current_exe()
+            .map(|program| program.with_file_name("bottle-sidecar"))
+            .at("find", Path::new("this program")),
+    }
+}
+
 /// What the parser of the command line answered instead of arguments: help or the version, or what is wrong with it.
 #[must_use]
 pub fn not_parsed(tool: &str, text: &str, is_error: bool) -> ExitCode {
     if is_error {
-        let as_json = std::env::args_os().any(|arg| arg == "--json");
-        finish(tool, as_json, Err(usage(text)))
+        finish(tool, wants_json(), Err(usage(text)))
     } else {
-        finish(tool, false, emit(text).map(|()| 0))
+        let version = text.strip_prefix(tool).map(str::trim);
+        let text = match version {
+            Some(version) if wants_json() && !version.contains('\n') => {
+                format!("{}\n", json!({"tool": tool, "version": version}))
+            }
+            _ => text.to_owned(),
+        };
+        finish(tool, false, emit(&text).map(|()| 0))
     }
+}
+
+fn wants_json() -> bool {
+    std::env::args_os().any(|arg| arg == "--json")
 }
 
 /// A command line that could not be read, as a failure like all others. `text` is what the parser said.

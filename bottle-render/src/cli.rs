@@ -1,6 +1,9 @@
 //! The arguments, and nothing about what they do.
 
-use clap::{Parser, ValueEnum};
+use std::path::PathBuf;
+
+use bottle_plan::shell;
+use clap::{Parser, Subcommand, ValueEnum};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -11,6 +14,12 @@ Examples:
 
 Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 the plan asks for what no bottle gets.";
 
+const COMPLETIONS: &str = "\
+Examples:
+  source <(bottle-render completions bash)                                   now
+  bottle-render completions bash > ~/.local/share/bash-completion/completions/bottle-render
+  bottle-render completions fish > ~/.config/fish/completions/bottle-render.fish";
+
 /// Write the Compose file of a plan
 ///
 /// Reads a plan (JSON) on stdin and writes the Compose file to stdout. The same plan gives the same bytes. The plan itself
@@ -18,6 +27,9 @@ Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 the plan asks for what
 #[derive(Debug, Parser)]
 #[command(name = "bottle-render", version, after_help = EXAMPLES)]
 pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
     /// How the Compose file is written
     #[arg(long, value_enum, default_value_t = Format::Yaml)]
     pub(crate) format: Format,
@@ -27,8 +39,33 @@ pub(crate) struct Cli {
     pub(crate) standalone: bool,
 
     /// Write errors as JSON
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) json: bool,
+
+    /// Say nothing but errors; there is nothing else to say
+    #[arg(long, short, global = true)]
+    quiet: bool,
+
+    /// Never ask; this tool never does
+    #[arg(long, global = true)]
+    no_input: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print the completions of a shell
+    #[command(after_help = COMPLETIONS)]
+    Completions {
+        /// bash, zsh or fish
+        #[arg(value_parser = shell::SHELLS)]
+        shell: String,
+    },
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        folder: PathBuf,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,6 +1,7 @@
 //! The command line of `bottle-run`.
 
 mod audit;
+mod examples;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -9,12 +10,13 @@ use bottle_plan::explain::explain;
 use bottle_plan::failure::{Failure, PathContext as _, Result};
 use bottle_plan::handle::Handle;
 use bottle_plan::plan::{EnvSource, Plan};
-use bottle_plan::{state, tool};
+use bottle_plan::{shell, state, tool};
 use bottle_run::bottle::{self, Home, around_exec};
 use bottle_run::engine::Engine;
 use bottle_run::exec::{self, Stdin};
 use bottle_run::{down, interrupt, list, logs, up};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::ArgValueCandidates;
 
 const TOOL: &str = "bottle-run";
 
@@ -49,13 +51,19 @@ pub(crate) struct Cli {
     /// Say nothing but errors
     #[arg(long, short, global = true)]
     quiet: bool,
+
+    /// Never ask: what would be asked for is an error
+    #[arg(long, global = true)]
+    no_input: bool,
 }
 
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Start the bottle on stdin; print its handle when its agent is ready
+    #[command(after_help = examples::UP)]
     Up(Up),
     /// Start the bottle on stdin, run its command (or CMD), remove it again whatever happens
+    #[command(after_help = examples::RUN)]
     Run {
         #[command(flatten)]
         up: Up,
@@ -66,8 +74,10 @@ enum Command {
         command: Vec<String>,
     },
     /// Run a command in the agent's container
+    #[command(after_help = examples::EXEC)]
     Exec {
         /// The bottle
+        #[arg(add = ArgValueCandidates::new(shell::slugs))]
         slug: String,
         /// Leave our stdin alone
         #[arg(long, short = 'n')]
@@ -77,15 +87,19 @@ enum Command {
         command: Vec<String>,
     },
     /// Run the bottle's own command on this terminal
+    #[command(after_help = examples::ATTACH)]
     Attach {
         /// The bottle
+        #[arg(add = ArgValueCandidates::new(shell::slugs))]
         slug: String,
         #[command(flatten)]
         task: Task,
     },
     /// Show what the containers printed
+    #[command(after_help = examples::LOGS)]
     Logs {
         /// The bottle
+        #[arg(add = ArgValueCandidates::new(shell::slugs))]
         slug: String,
         /// Only this part: agent or egress
         #[arg(value_parser = ["agent", "egress"])]
@@ -104,15 +118,30 @@ enum Command {
     Audit(audit::Args),
     /// Show all bottles of this home
     #[command(alias = "ls")]
+    #[command(after_help = examples::LIST)]
     List,
     /// Remove bottles: containers, networks, secrets; audit and logs stay
+    #[command(after_help = examples::DOWN)]
     Down {
         /// The bottles; `-` reads a handle from stdin
-        #[arg(required = true)]
+        #[arg(required = true, add = ArgValueCandidates::new(shell::slugs))]
         slugs: Vec<String>,
         /// Remove the state folder too: audit, logs, reserved addresses
         #[arg(long)]
         purge: bool,
+    },
+    /// Print the completions of a shell
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions {
+        /// bash, zsh or fish
+        #[arg(value_parser = shell::SHELLS)]
+        shell: String,
+    },
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        folder: PathBuf,
     },
 }
 
@@ -151,7 +180,7 @@ struct Up {
 
 pub(crate) fn run(cli: Cli) -> Result<u8> {
     let engine = Engine::from_env();
-    let quiet = cli.quiet;
+    let (quiet, ask) = (cli.quiet, !cli.no_input);
     let say = move |text: &str| {
         if !quiet {
             tool::say(TOOL, text);
@@ -160,7 +189,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
     let home = || Home::find(cli.home.as_deref());
     match cli.command {
         Command::Up(args) => {
-            let request = up_request(&args, quiet)?;
+            let request = up_request(&args, quiet, ask)?;
             if args.dry_run {
                 return dry_run(&request);
             }
@@ -173,7 +202,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
             task,
             command,
         } => {
-            let request = up_request(&args, quiet)?;
+            let request = up_request(&args, quiet, ask)?;
             if args.dry_run {
                 return dry_run(&request);
             }
@@ -232,11 +261,13 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
             };
             tool::emit(&text).map(|()| 0)
         }
+        Command::Completions { shell } => shell::print_completions(&shell, TOOL),
+        Command::Man { folder } => shell::write_man_pages(Cli::command(), &folder),
         Command::Down { slugs, purge } => remove(&engine, &home()?, &slugs, purge, cli.json, &say),
     }
 }
 
-fn up_request(args: &Up, quiet: bool) -> Result<up::Request> {
+fn up_request(args: &Up, quiet: bool, ask: bool) -> Result<up::Request> {
     let hint = "bottle-plan NAME | bottle-render | bottle-run up";
     let bytes = match &args.file {
         Some(path) => std::fs::read(path).at("read", path)?,
@@ -274,14 +305,28 @@ fn up_request(args: &Up, quiet: bool) -> Result<up::Request> {
             "the plan's digest is {}, not {expected}",
             plan.digest
         ))
-        .hint("look at the difference before approving the new one"));
+        .hint(format!(
+            "see what differs before approving it: bottle-plan NAME | bottle-plan diff {} -",
+            approved(&plan, expected)
+        )));
     }
     let progress = !quiet && std::io::stderr().is_terminal();
     Ok(up::Request {
         plan,
         compose,
         progress,
+        ask,
     })
+}
+
+/// Where the approved plan can be read: the bottle's own last one, when it is that.
+fn approved(plan: &Plan, expected: &str) -> String {
+    let kept = std::fs::read(plan.state.join("plan.json")).ok();
+    let kept: Option<Plan> = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    match kept {
+        Some(kept) if kept.digest == expected => plan.slug.clone(),
+        _ => "APPROVED.json".to_owned(),
+    }
 }
 
 fn dry_run(request: &up::Request) -> Result<u8> {

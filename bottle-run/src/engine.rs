@@ -190,6 +190,41 @@ impl Call {
     /// # Errors
     /// When it cannot be started, takes too long or is interrupted.
     pub fn output(self) -> Result<Output> {
+        let (mut output, stdout) = self.output_read_by(drain)?;
+        output.stdout = stdout;
+        Ok(output)
+    }
+
+    /// Runs it and hands its stdout to `read` as it comes, for what is too long to be held; a non-zero exit is an error.
+    ///
+    /// # Errors
+    /// As [`Call::run`]; otherwise what `read` says.
+    pub fn run_read_by<T: Send + 'static>(
+        self,
+        read: impl FnOnce(&mut dyn Read) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let described = self.described();
+        let (output, result) = self.output_read_by(move |mut pipe| {
+            let result = read(&mut pipe);
+            // An engine's client that nobody reads from would never end.
+            if result.is_ok() {
+                let _ = std::io::copy(&mut pipe, &mut std::io::sink());
+            }
+            result
+        })?;
+        match result {
+            // It was cut off because of this, so its own exit status says nothing.
+            Err(failure) if output.status.success() || output.stderr.is_empty() => Err(failure),
+            Err(failure) if output.stderr.contains("broken pipe") => Err(failure),
+            _ if !output.status.success() => Err(failure_of(&described, &output)),
+            result => result,
+        }
+    }
+
+    fn output_read_by<T: Send + 'static>(
+        self,
+        read_stdout: impl FnOnce(std::process::ChildStdout) -> T + Send + 'static,
+    ) -> Result<(Output, T)> {
         let described = self.described();
         let mut command = Command::new(&self.program);
         restrict_environment(&mut command);
@@ -216,7 +251,7 @@ impl Call {
         let stdout = child
             .stdout
             .take()
-            .map(|pipe| thread::spawn(move || drain(pipe)));
+            .map(|pipe| thread::spawn(move || read_stdout(pipe)));
         let stderr = child
             .stderr
             .take()
@@ -230,9 +265,12 @@ impl Call {
                 .and_then(|thread| thread.join().ok())
                 .unwrap_or_default()
         };
+        let stdout = stdout
+            .and_then(|thread| thread.join().ok())
+            .ok_or_else(|| Failure::failed(format!("{described}: cannot read what it prints")))?;
         let output = Output {
             status,
-            stdout: read(stdout),
+            stdout: Vec::new(),
             stderr: String::from_utf8_lossy(&read(stderr)).trim().to_owned(),
         };
         // A child that failed did not read to the end: its own message says more than the broken pipe.
@@ -243,7 +281,7 @@ impl Call {
                 Failure::failed(format!("{described}: cannot write its input")).because(error),
             );
         }
-        Ok(output)
+        Ok((output, stdout))
     }
 
     fn described(&self) -> String {

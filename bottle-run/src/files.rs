@@ -6,7 +6,6 @@ use std::path::Path;
 
 use bottle_plan::failure::{Failure, PathContext as _, Result};
 use bottle_plan::plan::Plan;
-use bottle_plan::policy::{POLICY_SCHEMA, Policy};
 use bottle_plan::state::{private_dir, to_json, write_atomic};
 use nix::unistd::{Gid, Uid, chown, geteuid};
 
@@ -38,10 +37,9 @@ pub fn write(plan: &Plan, compose: &str) -> Result<()> {
     write_atomic(&state.join("plan.json"), to_json(plan)?.as_bytes(), 0o600)?;
     write_atomic(&state.join("docker-compose.yml"), compose.as_bytes(), 0o600)?;
     write_atomic(&state.join("seccomp.json"), SECCOMP.as_bytes(), 0o600)?;
-    let policy = policy(plan)?;
     write_atomic(
         &egress.join("policy.json"),
-        to_json(&policy)?.as_bytes(),
+        to_json(&plan.policy())?.as_bytes(),
         0o600,
     )?;
     let upstream_ca = egress.join("upstream-ca.pem");
@@ -50,27 +48,6 @@ pub fn write(plan: &Plan, compose: &str) -> Result<()> {
         None => remove_file(&upstream_ca)?,
     }
     hand_to_sidecar(plan, &egress, &audit)
-}
-
-/// What the egress sidecar enforces for this plan.
-///
-/// # Errors
-/// When the plan's addresses are not what they should be.
-pub fn policy(plan: &Plan) -> Result<Policy> {
-    let networks = &plan.networks;
-    Ok(Policy {
-        schema: POLICY_SCHEMA.to_owned(),
-        bottle: plan.slug.clone(),
-        plan_digest: plan.digest.clone(),
-        listen: networks.addresses.egress.into(),
-        // The egress network itself is not here: a destination may be put there on purpose, with `private:`.
-        own_networks: vec![
-            networks.internal.subnet.clone(),
-            format!("{}/32", networks.egress.gateway),
-        ],
-        log: plan.egress.log,
-        routes: plan.egress.routes.clone(),
-    })
 }
 
 /// The sidecar runs as a user of its own when we are root: what is mounted into it must be that user's.

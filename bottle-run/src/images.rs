@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bottle_plan::failure::{Failure, PathContext as _, Result};
 use bottle_plan::plan::Plan;
+use bottle_plan::tool;
 use sha2::{Digest as _, Sha256};
 
 use crate::engine::{Engine, at_once, failure_of};
@@ -50,13 +51,8 @@ impl SidecarBinary {
     /// # Errors
     /// When it is not there, or is not statically linked: the image has no libraries.
     pub fn find() -> Result<Self> {
-        let hint = "build it with scripts/build, and keep it beside bottle-run or name it with BOTTLE_SIDECAR";
-        let path = match std::env::var_os("BOTTLE_SIDECAR") {
-            Some(path) => PathBuf::from(path),
-            None => std::env::current_exe()
-                .at("find", Path::new("this program"))?
-                .with_file_name("bottle-sidecar"),
-        };
+        let hint = tool::SIDECAR_HINT;
+        let path = tool::sidecar()?;
         let bytes = fs::read(&path)
             .at("read the sidecar", &path)
             .map_err(|failure| failure.hint(hint))?;
@@ -117,7 +113,8 @@ fn is_static(elf: &[u8]) -> bool {
     })
 }
 
-/// Makes sure that the images of the plan are in the engine, and says which one the sidecars are to use.
+/// Makes sure that the images of the plan are in the engine, and says which one the sidecars are to use. An agent that
+/// goes on from a snapshot needs none of its own.
 ///
 /// # Errors
 /// When one cannot be built or found.
@@ -125,6 +122,7 @@ pub fn ensure(
     engine: &Engine,
     plan: &Plan,
     binary: &SidecarBinary,
+    resumed: Option<&str>,
     progress: bool,
 ) -> Result<String> {
     let label = format!("{{{{index .Config.Labels \"{SIDECAR_LABEL}\"}}}}");
@@ -139,6 +137,9 @@ pub fn ensure(
         forget_old_builds(engine, repository, &exact)?;
     }
     let has_agent = agent?.is_some();
+    if resumed.is_some() {
+        return Ok(exact);
+    }
     match (&plan.agent.image.build, has_agent) {
         (Some(build), known) => {
             // A built-in Dockerfile copies nothing in, so its hash in the tag says all about the image.
@@ -162,7 +163,10 @@ fn repository(image: &str) -> &str {
 }
 
 /// What the engine says of an image; nothing when it does not have it.
-fn inspect(engine: &Engine, image: &str, format: &str) -> Result<Option<String>> {
+///
+/// # Errors
+/// When it does not answer.
+pub fn inspect(engine: &Engine, image: &str, format: &str) -> Result<Option<String>> {
     let output = engine
         .call(["image", "inspect", "--format", format, "--", image])
         .output()?;

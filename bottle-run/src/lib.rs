@@ -18,5 +18,6 @@ pub mod lock;
 pub mod logs;
 pub mod networks;
 pub mod provision;
+pub mod resume;
 pub mod secrets;
 pub mod up;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use bottle_plan::failure::Result;
+use bottle_plan::policy::Mode;
 use bottle_plan::state::Metadata;
 use serde::Serialize;
 
@@ -32,6 +33,8 @@ pub struct Entry {
     pub name: String,
     /// How it is.
     pub status: Status,
+    /// `observe`: its way out is (or was, when it last ran) open to every public host.
+    pub mode: Mode,
     /// When it was last started.
     pub started_at: Option<String>,
     /// When it was last stopped.
@@ -69,7 +72,11 @@ pub fn list(engine: &Engine, home: &Home) -> Result<List> {
         .into_iter()
         .map(|metadata| {
             let found = containers.remove(&metadata.slug).unwrap_or_default();
-            entry(Some(&metadata), &metadata.slug, &found)
+            let mode = home.plan(&metadata.slug).map(|plan| plan.egress.mode);
+            Entry {
+                mode: mode.unwrap_or_default(),
+                ..entry(Some(&metadata), &metadata.slug, &found)
+            }
         })
         .collect();
     // Their state folder is gone, but they are there.
@@ -105,6 +112,7 @@ fn entry(metadata: Option<&Metadata>, slug: &str, found: &[Container]) -> Entry 
         slug: slug.to_owned(),
         name: metadata.map(|m| m.name.clone()).unwrap_or_default(),
         status,
+        mode: Mode::default(),
         started_at: metadata.and_then(|m| m.started_at.clone()),
         stopped_at: metadata.and_then(|m| m.stopped_at.clone()),
         containers: found
@@ -136,8 +144,13 @@ pub fn table(list: &List) -> String {
             .map_or("-", |at| at.get(..19).unwrap_or(at));
         let _ = writeln!(
             text,
-            "{:width$}  {status:9}  {started:20}  {}",
-            bottle.slug, bottle.name
+            "{:width$}  {status:9}  {started:20}  {}{}",
+            bottle.slug,
+            bottle.name,
+            match bottle.mode {
+                Mode::Enforce => "",
+                Mode::Observe => "  (open: egress.mode is observe)",
+            }
         );
     }
     text

@@ -13,9 +13,8 @@ use bottle_plan::failure::{Failure, Result};
 use bottle_plan::plan::{AgentFile, Plan, Step};
 
 use crate::engine::{Engine, at_once};
-use crate::files;
-use crate::git_gate;
 use crate::images::SidecarBinary;
+use crate::{files, git_gate, resume};
 use archive::{ROOT, broken, directory, file, tree};
 
 /// The helper inside the agent's container: the isolation probe, and the way in for secrets.
@@ -23,6 +22,9 @@ pub const HELPER: &str = "/usr/local/lib/bottle/bottle-sidecar";
 
 /// Where Debian and most others keep all roots in one file.
 const SYSTEM_BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
+
+/// The CA of the bottle alone.
+const EGRESS_CA: &str = "etc/bottle/egress-ca.pem";
 
 /// Where OpenSSL looks for a root by the hash of its name, when no variable points it at the bundle.
 const HASHED_FOLDER: &str = "etc/ssl/certs";
@@ -47,15 +49,27 @@ pub fn fill(
     container: &str,
     ca_pem: &str,
     binary: &SidecarBinary,
+    resumed: bool,
 ) -> Result<()> {
     let (bundle, passwd) = at_once(
         || read_from(engine, container, SYSTEM_BUNDLE),
         || read_from(engine, container, "etc/passwd"),
     )?;
+    let old_ca = if resumed {
+        read_from(engine, container, EGRESS_CA)?.and_then(|pem| String::from_utf8(pem).ok())
+    } else {
+        None
+    };
     let contents = Contents {
         plan: plan.clone(),
         user: files::user(&plan.agent.user)?,
-        bundle: bundle?.unwrap_or_default(),
+        bundle: resume::without_certificate(
+            bundle?.unwrap_or_default(),
+            old_ca.as_deref().unwrap_or_default(),
+        ),
+        // One of a bottle with another name has another place.
+        old_ca_hash: old_ca.and_then(|pem| bottle_ca::subject_hash(&pem).ok()),
+        resumed,
         passwd: passwd?.unwrap_or_default(),
         ca_hash: bottle_ca::subject_hash(ca_pem)?,
         ca_pem: ca_pem.to_owned(),
@@ -135,6 +149,8 @@ struct Contents {
     passwd: Vec<u8>,
     ca_pem: String,
     ca_hash: String,
+    old_ca_hash: Option<String>,
+    resumed: bool,
     helper: Vec<u8>,
 }
 
@@ -182,21 +198,20 @@ impl Contents {
                     bundle.push(b'\n');
                 }
                 bundle.extend_from_slice(self.ca_pem.as_bytes());
-                file(
-                    archive,
-                    "etc/bottle/egress-ca.pem",
-                    0o644,
-                    ROOT,
-                    self.ca_pem.as_bytes(),
-                )?;
+                file(archive, EGRESS_CA, 0o644, ROOT, self.ca_pem.as_bytes())?;
                 file(archive, "etc/bottle/ca-bundle.pem", 0o644, ROOT, &bundle)?;
                 // Both places of the system store: the bundle programs read, and the folder it is made from.
                 file(archive, SYSTEM_BUNDLE, 0o644, ROOT, &bundle)?;
                 let source = "usr/local/share/ca-certificates/bottle-egress.crt";
                 file(archive, source, 0o644, ROOT, self.ca_pem.as_bytes())?;
                 // The name says which bottle it is, so nobody else has this hash and the `.0` is free.
-                let hashed = format!("{HASHED_FOLDER}/{}.0", self.ca_hash);
-                file(archive, &hashed, 0o644, ROOT, self.ca_pem.as_bytes())
+                let hashes = self.old_ca_hash.iter().chain([&self.ca_hash]);
+                for hash in hashes {
+                    // Under an old name the new certificate is never asked for, and the old one is gone.
+                    let hashed = format!("{HASHED_FOLDER}/{hash}.0");
+                    file(archive, &hashed, 0o644, ROOT, self.ca_pem.as_bytes())?;
+                }
+                Ok(())
             }
             Step::Provider => {
                 for given in &agent.files {
@@ -221,6 +236,8 @@ impl Contents {
                 }
                 Ok(())
             }
+            // It is there, as the agent left it.
+            Step::Workspace if self.resumed => Ok(()),
             Step::Workspace => match &self.plan.workspace.from {
                 Some(from) => tree(
                     archive,

@@ -43,7 +43,7 @@ pub struct Secrets {
 ///
 /// # Errors
 /// When a variable is not set, is not usable in a header, or nobody can be asked.
-pub fn collect(plan: &Plan) -> Result<Secrets> {
+pub fn collect(plan: &Plan, may_ask: bool) -> Result<Secrets> {
     let mut secrets = Secrets::default();
     for slot in &plan.egress.slots {
         let value = from_host(&slot.host)?;
@@ -53,6 +53,7 @@ pub fn collect(plan: &Plan) -> Result<Secrets> {
     for variable in &plan.agent.env {
         let value = match &variable.from {
             EnvSource::Host(name) => from_host(name)?,
+            EnvSource::Prompt(_) if !may_ask => return Err(must_not_ask(&variable.name)),
             EnvSource::Prompt(message) => ask(&variable.name, message)?,
             EnvSource::Literal(_) | EnvSource::Placeholder(_) => continue,
         };
@@ -71,6 +72,15 @@ pub fn collect(plan: &Plan) -> Result<Secrets> {
         secrets.git.extend(given.collect::<Vec<_>>());
     }
     Ok(secrets)
+}
+
+fn must_not_ask(name: &str) -> Failure {
+    Failure::invalid(format!(
+        "the plan asks for {name}, and --no-input forbids asking"
+    ))
+    .hint(format!(
+        "write `{name}: ${{{name}}}` in the manifest and export {name}"
+    ))
 }
 
 pub(crate) fn from_host(name: &str) -> Result<Secret> {

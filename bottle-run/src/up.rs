@@ -8,7 +8,10 @@ use std::time::{Duration, SystemTime};
 use bottle_plan::failure::{Failure, Result};
 use bottle_plan::handle::{Containers, HANDLE_SCHEMA, Handle};
 use bottle_plan::plan::{Plan, Runtime};
+use bottle_plan::policy::Mode;
+use bottle_plan::resolve::OBSERVE_WARNING;
 use bottle_plan::state::{self, METADATA_SCHEMA, Metadata, StateHome};
+use bottle_plan::tool;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -17,7 +20,7 @@ use crate::engine::{Engine, at_once};
 use crate::images::{self, SidecarBinary};
 use crate::lock::BottleLock;
 use crate::secrets::{self, Secrets};
-use crate::{canary, down, files, git_gate, inspect, interrupt, networks, provision};
+use crate::{canary, down, files, git_gate, inspect, interrupt, networks, provision, resume};
 
 /// How long a sidecar may take until it listens; it takes milliseconds.
 const SIDECAR_READY_SECONDS: u32 = 20;
@@ -34,6 +37,8 @@ pub struct Request {
     pub compose: String,
     /// Show builds and pulls as they go on.
     pub progress: bool,
+    /// Ask on the terminal for values that can be had no other way.
+    pub ask: bool,
 }
 
 /// Starts the bottle. Whatever goes wrong, nothing of it is left.
@@ -56,9 +61,10 @@ pub fn up(engine: &Engine, request: &Request, say: &dyn Fn(&str)) -> Result<Hand
     };
     clear_leftovers(engine, &undo, plan, say)?;
 
-    let secrets = secrets::collect(plan)?;
+    let secrets = secrets::collect(plan, request.ask)?;
     let binary = SidecarBinary::find()?;
-    let image = images::ensure(engine, plan, &binary, request.progress)?;
+    let resumed = resume::image(engine, plan, say)?;
+    let image = images::ensure(engine, plan, &binary, resumed.as_deref(), request.progress)?;
     let gate_image = git_gate::image(engine, plan, &binary, request.progress)?;
     interrupt::check()?;
     let ready = Ready {
@@ -66,6 +72,7 @@ pub fn up(engine: &Engine, request: &Request, say: &dyn Fn(&str)) -> Result<Hand
         binary,
         image,
         gate_image,
+        resumed,
     };
     let started = start(engine, request, &ready, say);
     let result = started.and_then(|handle| {
@@ -104,11 +111,16 @@ struct Ready {
     image: String,
     /// The one git-gate runs, in a bottle that has one.
     gate_image: Option<String>,
+    /// The snapshot the agent goes on from.
+    resumed: Option<String>,
 }
 
 fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) -> Result<Handle> {
     let Ready {
-        secrets, binary, ..
+        secrets,
+        binary,
+        resumed,
+        ..
     } = ready;
     let plan = &request.plan;
     let names = Containers::of(plan);
@@ -124,7 +136,8 @@ fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) 
     let (filled, answering) = at_once(
         || {
             inspect::check_agent(engine, plan, &names.agent)?;
-            provision::fill(engine, plan, &names.agent, &authority.cert_pem(), binary)
+            let ca = authority.cert_pem();
+            provision::fill(engine, plan, &names.agent, &ca, binary, resumed.is_some())
         },
         || start_sidecars(engine, &names),
     )?;
@@ -153,6 +166,10 @@ fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) 
 /// What the plan asks for and this version does not do: an error where the bottle would be less safe than it says, a
 /// warning where it only can do less.
 fn check_supported(plan: &Plan, say: &dyn Fn(&str)) -> Result<()> {
+    if plan.egress.mode == Mode::Observe {
+        // Also under --quiet: a bottle that is open must not be started unseen.
+        tool::say("bottle-run", &format!("warning: {OBSERVE_WARNING}"));
+    }
     if plan.agent.hardening.read_only {
         return Err(Failure::invalid(
             "`hardening: {read_only: true}` is not supported in this version: files are put into the agent's container",
@@ -261,8 +278,15 @@ fn write_override(
         .sidecars()
         .map(|(role, _)| (role, serde_json::json!({"image": image(role)})))
         .collect();
+    let mut agent = serde_json::Map::new();
     if let Some(runtime) = runtime {
-        services["agent"] = serde_json::json!({"runtime": runtime});
+        agent.insert("runtime".to_owned(), runtime.into());
+    }
+    if let Some(image) = &ready.resumed {
+        agent.insert("image".to_owned(), image.as_str().into());
+    }
+    if !agent.is_empty() {
+        services["agent"] = agent.into();
     }
     let text = state::to_json(&serde_json::json!({"services": services}))?;
     state::write_atomic(&plan.state.join(OVERRIDE), text.as_bytes(), 0o600)
@@ -378,6 +402,7 @@ fn note_started(home: &StateHome, plan: &Plan, handle: &Handle) -> Result<()> {
         plan_digest: None,
         audit_head: None,
         preserved: false,
+        origin: None,
     });
     metadata.started_at = Some(handle.started_at.clone());
     metadata.stopped_at = None;

@@ -35,4 +35,6 @@ def times: if . == null then "–" else figures + "×" end;
   ([["", "client", "proxy", "upstream", "sum"]]
     + [.shares[] | [.way, (.client | figures), (.proxy | figures), (.upstream | figures),
         ([.client, .proxy, .upstream] | add | figures)]]
-    | table)
+    | table),
+  "",
+  "*relay* is an nginx that only takes TLS and gives TLS: the floor. At 32 connections the sidecar passes on \(.to_floor | times) as many requests a second."

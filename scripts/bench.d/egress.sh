@@ -3,6 +3,8 @@
 # place; every way does the same job: open TLS, allow one host, put the credential in, log the request.
 
 ways=(direct ours squid mitmproxy)
+# And the floor under all of them, at 32 connections only: an nginx that does nothing but take TLS and give TLS.
+floor=relay
 
 # What the sidecar is held to (bottle-render), the others are held to as well, but for the memory: mitmproxy would be
 # killed at 256 MB.
@@ -26,6 +28,7 @@ bench_egress() {
     start_upstream
     start_squid
     start_mitmproxy
+    start_relay
     start_clients
     prove_the_rule
 
@@ -43,6 +46,8 @@ bench_egress() {
             say "round $round of $rounds: $way"
             for case in c1 c32 c256 new down up; do measure "$way" "$case" "$round"; done
         done
+        say "round $round of $rounds: nginx as a relay"
+        measure "$floor" c32 "$round"
     done
     for way in ours squid mitmproxy; do
         note "$way" after 0 "$(memory_of "${pid[$way]}")"
@@ -78,8 +83,8 @@ make_credentials() {
     cat "$etc/proxy-ca.key" >> "$etc/proxy-ca.pem"
     BENCH_TOKEN=bench-$(openssl rand -hex 16)
     export BENCH_TOKEN
-    for file in nginx.conf squid.conf; do
-        sed -e "s/@TOKEN@/$BENCH_TOKEN/" -e "s/@CORES@/$(nproc)/" "scripts/bench.d/image/$file" > "$etc/$file"
+    for file in nginx.conf squid.conf relay.conf; do
+        sed -e "s/@TOKEN@/$BENCH_TOKEN/" -e "s/@UPSTREAM@/$run-upstream/" -e "s/@CORES@/$(nproc)/" "scripts/bench.d/image/$file" > "$etc/$file"
     done
     cp scripts/bench.d/image/rule.py "$etc/"
     # The containers' user is not the one who runs this, and these keys are worth nothing in an hour.
@@ -105,6 +110,7 @@ egress:
       matches: [{methods: [GET, POST], paths: [/]}]
       auth: {scheme: Bearer, token_ref: BENCH_TOKEN}
       private: [10.213.0.0/16]
+      limits: {bytes_out: 1t}
 YAML
     say "starting a bottle"
     bottle-plan bench --slug "$run" | bottle-ca | bottle-render > "$work/bottle.yml"
@@ -147,10 +153,16 @@ start_mitmproxy() {
     start_on_both mitmproxy
 }
 
+start_relay() {
+    create "$floor" "$outside" -- nginx -c /etc/bench/relay.conf
+    docker start "$run-$floor" > /dev/null
+    know "$floor" "$run-$floor"
+}
+
 # The load generator: in the agent's place, and for the direct way beside the upstream. Where every request is a
 # connection, it would run out of ports without the two settings.
 start_clients() {
-    local place
+    local place address
     cat "$work/etc/upstream-ca.pem" "$BOTTLE_HOME/state/$run/egress/mitmproxy-ca-cert.pem" > "$work/etc/trusted.pem"
     openssl x509 -in "$work/etc/proxy-ca.pem" >> "$work/etc/trusted.pem"
     for place in inside outside; do
@@ -159,6 +171,12 @@ start_clients() {
         docker start "$run-client-$place" > /dev/null
         know "client-$place" "$run-client-$place"
     done
+    # The relay has no CONNECT: to this one it is the upstream.
+    address=$(docker inspect --format "{{with index .NetworkSettings.Networks \"$outside\"}}{{.IPAddress}}{{end}}" "$run-$floor")
+    create client-relay "$outside" --add-host "api.example.com:$address" \
+        --volume "$bench_bin/bottle-testkit:/bottle-testkit:ro" -- sleep infinity
+    docker start "$run-client-relay" > /dev/null
+    know client-relay "$run-client-relay"
 }
 
 create() { # NAME NETWORK [OPTION]... -- COMMAND...
@@ -245,7 +263,9 @@ measure_once() { # WAY CASE ROUND
         down) url=https://api.example.com/bulk ;;
         up) url=https://api.example.com/sink args+=(--upload $((bulk / 2))) ;;
     esac
-    if [ "$way" = direct ]; then
+    if [ "$way" = "$floor" ]; then
+        client=client-relay
+    elif [ "$way" = direct ]; then
         # Nobody puts the credential in, so the client has it.
         client=client-outside
         args+=(--header "Authorization: Bearer $BENCH_TOKEN")

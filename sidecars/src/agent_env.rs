@@ -23,15 +23,23 @@ const MAX_BYTES: u64 = 1 << 20;
 const CANNOT_RUN: u8 = 126;
 const NOT_THERE: u8 = 127;
 
-/// `--store` reads `NAME=value` entries, each ended by a NUL, from stdin; `-- CMD…` becomes that command with them.
+/// `--store` reads `NAME=value` entries, each ended by a NUL, from stdin; `--print` writes them to stdout; `-- CMD…`
+/// becomes that command with them.
 pub(crate) fn run(args: &[String]) -> ExitCode {
     match args.split_first() {
         Some((flag, [])) if flag == "--store" => match store(Path::new(FILE)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => complain(&format!("cannot store the environment: {error}"), 1),
         },
+        Some((flag, [])) if flag == "--print" => match print(Path::new(FILE)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(&format!("cannot print the environment: {error}"), 1),
+        },
         Some((flag, [program, rest @ ..])) if flag == "--" => become_command(program, rest),
-        _ => complain("usage: env --store < entries | env -- CMD…", 2),
+        _ => complain(
+            "usage: env --store < entries | env --print | env -- CMD…",
+            2,
+        ),
     }
 }
 
@@ -53,6 +61,13 @@ fn store(path: &Path) -> io::Result<()> {
         .open(&new)?;
     file.write_all(&entries)?;
     fs::rename(&new, path)
+}
+
+/// For whoever has to know the values again, to see that a snapshot does not hold them.
+fn print(path: &Path) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(&fs::read(path)?)?;
+    out.flush()
 }
 
 fn become_command(program: &str, rest: &[String]) -> ExitCode {

@@ -21,8 +21,9 @@ usage: bottle-sidecar egress [--config-dir DIR] [--status-socket PATH]
        bottle-sidecar health [--wait SECONDS] [--status-socket PATH]
        bottle-sidecar check POLICY
        bottle-sidecar why POLICY METHOD URL
+       bottle-sidecar decide POLICY
        bottle-sidecar probe ...
-       bottle-sidecar env --store | env -- CMD...
+       bottle-sidecar env --store | env --print | env -- CMD...
 ";
 
 const FAILED: u8 = 1;
@@ -47,6 +48,7 @@ pub fn run(args: &[String]) -> ExitCode {
         "health" => run_health(rest),
         "check" => run_check(rest),
         "why" => run_why(rest),
+        "decide" => run_decide(rest),
         "probe" => return probe::run(rest),
         "env" => return agent_env::run(rest),
         "--help" | "-h" | "help" => print(USAGE),
@@ -159,6 +161,16 @@ fn run_why(args: &[String]) -> Result<u8, Failure> {
     } else {
         REFUSED
     })
+}
+
+fn run_decide(args: &[String]) -> Result<u8, Failure> {
+    let [path] = args else {
+        return Err(usage("decide takes a file, and questions on stdin"));
+    };
+    let input = std::io::stdin().lock();
+    let answers =
+        explain::decide_all(path.as_ref(), input).map_err(|problem| Failure(INVALID, problem))?;
+    print(&answers)
 }
 
 /// Flags in pairs, `--flag value` or `--flag=value`.

@@ -48,8 +48,8 @@ pub(crate) fn remove_credentials(headers: &mut HeaderMap) {
 }
 
 /// Refuses heads that two parsers could read differently. The HTTP library has refused the rest: folded lines,
-/// control characters, spaces before a colon, contradicting lengths. A head with both a length and chunks
-/// reaches us as chunks only and closes its connection; as we frame every message anew, nothing hides in it.
+/// control characters, spaces before a colon, contradicting lengths; and what it hides from us, `egress::heads` has
+/// seen.
 pub(crate) fn check_request(headers: &HeaderMap) -> Result<(), Reason> {
     if headers.get_all(header::HOST).iter().nth(1).is_some() || headers.len() > MAX_FIELDS {
         return Err(Reason::RequestMalformed);
@@ -117,9 +117,9 @@ pub(crate) fn clean_credentialed_response(headers: &mut HeaderMap, needles: &Nee
     });
     let mut hits = 0;
     for value in headers.values_mut() {
-        if needles.find(value.as_bytes()).next().is_some() {
+        if needles.are_in(value.as_bytes()) {
             let mut clean = value.as_bytes().to_vec();
-            hits += needles.redact(&mut clean);
+            hits += u32::from(needles.redact(&mut clean));
             *value = HeaderValue::from_bytes(&clean).unwrap_or(HeaderValue::from_static(""));
         }
     }

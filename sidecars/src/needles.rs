@@ -3,16 +3,13 @@
 //! This is a net, not a proof: an agent that may write to a destination can always invent an encoding.
 //! What it stops is the echo, the log line, the accident, and the lazy attack.
 
+use std::ops::Range;
+
 use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError, MatchKind};
-use base64::Engine;
-use base64::alphabet::{STANDARD, URL_SAFE};
-use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
+pub(crate) use bottle_plan::forms::MIN_LENGTH;
 use zeroize::Zeroizing;
 
 use crate::credential::Credential;
-
-/// Shorter forms would be found everywhere.
-pub(crate) const MIN_LENGTH: usize = 8;
 
 /// What stands where a secret stood. One byte for one byte, so that lengths announced earlier stay true.
 const FILLER: u8 = b'*';
@@ -99,7 +96,8 @@ impl Needles {
         // The contiguous form is a fraction of a DFA's size, and a handful of secrets must fit in a few MB.
         let automaton = AhoCorasick::builder()
             .kind(Some(AhoCorasickKind::ContiguousNFA))
-            .match_kind(MatchKind::LeftmostLongest)
+            // The only kind that reports matches which overlap.
+            .match_kind(MatchKind::Standard)
             .build(patterns.iter().map(|(pattern, _)| pattern.as_slice()))?;
         Ok(Self {
             automaton: (!patterns.is_empty()).then_some(automaton),
@@ -124,25 +122,33 @@ impl Needles {
         self.placeholders.get(number).map(AsRef::as_ref)
     }
 
-    /// Everything found, in order and without overlaps.
+    /// Whether anything is found at all: asked of everything that goes by, and the answer is nearly always no.
+    pub(crate) fn are_in(&self, haystack: &[u8]) -> bool {
+        self.automaton
+            .as_ref()
+            .is_some_and(|automaton| automaton.is_match(haystack))
+    }
+
+    /// Everything found, in the order of the ends. One form may be the beginning of another, or begin inside it,
+    /// so matches overlap.
     pub(crate) fn find<'a>(
         &'a self,
         haystack: &'a [u8],
-    ) -> impl Iterator<Item = (std::ops::Range<usize>, Found)> + 'a {
+    ) -> impl Iterator<Item = (Range<usize>, Found)> + 'a {
         let matches = self
             .automaton
             .iter()
-            .flat_map(move |automaton| automaton.find_iter(haystack));
+            .flat_map(move |automaton| automaton.find_overlapping_iter(haystack));
         matches.map(|m| (m.range(), self.patterns[m.pattern().as_usize()].1))
     }
 
-    /// Blacks out everything found; says how much that was.
-    pub(crate) fn redact(&self, data: &mut [u8]) -> u32 {
+    /// Blacks out every byte of everything found; says whether there was anything.
+    pub(crate) fn redact(&self, data: &mut [u8]) -> bool {
         let spots: Vec<_> = self.find(data).map(|(range, _)| range).collect();
         for spot in &spots {
-            data[spot.clone()].fill(FILLER);
+            black_out(&mut data[spot.clone()]);
         }
-        u32::try_from(spots.len()).unwrap_or(u32::MAX)
+        !spots.is_empty()
     }
 
     /// Where a pattern might have begun that `haystack` cuts off; its length if there is no such place.
@@ -164,76 +170,23 @@ impl Needles {
     }
 }
 
-/// The ways a value is commonly written. Shorter ones than [`MIN_LENGTH`] are left out.
-fn forms(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
-    let each = |write: &dyn Fn(u8) -> String| {
-        Zeroizing::new(value.iter().flat_map(|&b| write(b).into_bytes()).collect())
-    };
-    let raw = |b: u8| char::from(b).to_string();
-    let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
-    let mut forms: Vec<Zeroizing<Vec<u8>>> = vec![
-        Zeroizing::new(value.to_vec()),
-        each(&|b| format!("{b:02x}")),
-        each(&|b| format!("{b:02X}")),
-        each(&|b| {
-            if unreserved(b) {
-                raw(b)
-            } else {
-                format!("%{b:02X}")
-            }
-        }),
-        each(&|b| {
-            if unreserved(b) {
-                raw(b)
-            } else {
-                format!("%{b:02x}")
-            }
-        }),
-        each(&|b| format!("%{b:02X}")),
-        each(&|b| format!("%{b:02x}")),
-        each(&|b| match b {
-            b'"' | b'\\' => format!("\\{}", char::from(b)),
-            _ => raw(b),
-        }),
-        each(&|b| match b {
-            b'"' | b'\\' | b'/' => format!("\\{}", char::from(b)),
-            _ => raw(b),
-        }),
-        each(&|b| format!("\\u{b:04x}")),
-        each(&|b| format!("\\u{b:04X}")),
-        each(&|b| match b {
-            b'&' => "&amp;".into(),
-            b'<' => "&lt;".into(),
-            b'>' => "&gt;".into(),
-            b'"' => "&quot;".into(),
-            b'\'' => "&#39;".into(),
-            _ => raw(b),
-        }),
-        each(&|b| format!("&#{b};")),
-        each(&|b| format!("&#x{b:x};")),
-    ];
-    for alphabet in [&STANDARD, &URL_SAFE] {
-        let engine = GeneralPurpose::new(alphabet, NO_PAD);
-        forms.extend((0..3).map(|offset| base64_inside(&engine, value, offset)));
-    }
-    forms.retain(|form| form.len() >= MIN_LENGTH);
-    forms
+/// Leaves nothing of these bytes but how many they were.
+pub(crate) fn black_out(data: &mut [u8]) {
+    data.fill(FILLER);
 }
 
-/// The characters of base64 that depend on `value` alone when `offset` unknown bytes stand before it (counted
-/// modulo three) and anything after it.
-fn base64_inside(engine: &GeneralPurpose, value: &[u8], offset: usize) -> Zeroizing<Vec<u8>> {
-    let mut padded = Zeroizing::new(vec![0; offset]);
-    padded.extend_from_slice(value);
-    let encoded = Zeroizing::new(engine.encode(&*padded));
-    let begin = (offset * 8).div_ceil(6);
-    let end = padded.len() * 8 / 6;
-    Zeroizing::new(encoded.as_bytes()[begin..end].to_vec())
+/// The forms of a value, without the kinds of writing they are.
+fn forms(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
+    let forms = bottle_plan::forms::of(value);
+    forms.into_iter().map(|form| form.bytes).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::alphabet::{STANDARD, URL_SAFE};
+    use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
     use proptest::prelude::*;
 
     const SECRET: &[u8] = b"sk-test/\"4b5+c6d7\\e8==";
@@ -255,6 +208,20 @@ mod tests {
             );
         }
         assert_eq!(first(&needles, b"nothing of the kind"), None);
+    }
+
+    #[test]
+    fn all_of_what_overlaps_is_blacked_out() {
+        for secret in [r"sk-test-ends-in\", "sk-test-ends-in&", "sk-test-ends-in%"] {
+            let needles = Needles::of_secret(secret.as_bytes()).unwrap();
+            for form in forms(secret.as_bytes()) {
+                for other in forms(secret.as_bytes()) {
+                    let mut text = [&**form, &**other].concat();
+                    assert!(needles.redact(&mut text));
+                    assert_eq!(text, b"*".repeat(form.len() + other.len()));
+                }
+            }
+        }
     }
 
     #[test]

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use hyper::body::Bytes;
 
-use crate::needles::{Found, Needles};
+use crate::needles::{Found, Needles, black_out};
 
-/// A stream that is being looked through.
+/// A stream that is being looked through, either to black out or to stop: never both.
 pub(crate) struct Stream {
     needles: Arc<Needles>,
+    /// As it came: what is complete in it may still be the beginning of something longer.
     held: Vec<u8>,
+    /// So much of the beginning of what is held belongs to a needle that has gone on in part.
+    covered: usize,
     hits: u32,
 }
 
@@ -19,6 +22,7 @@ impl Stream {
         Self {
             needles,
             held: Vec::new(),
+            covered: 0,
             hits: 0,
         }
     }
@@ -30,11 +34,34 @@ impl Stream {
 
     /// Blacks out what is found; returns what may go on.
     pub(crate) fn redact(&mut self, chunk: Bytes) -> Bytes {
+        let known = self.held.len();
         let Some(mut data) = self.join(&chunk) else {
             return chunk;
         };
-        self.hits = self.hits.saturating_add(self.needles.redact(&mut data));
-        self.hold(data)
+        let begun = 0..std::mem::take(&mut self.covered);
+        let found = self.needles.find(&data).map(|(range, _)| range);
+        let spots: Vec<_> = std::iter::once(begun).chain(found).collect();
+        // What ended in the held bytes was counted when it came.
+        let new = spots.iter().filter(|spot| spot.end > known).count();
+        self.hits = self
+            .hits
+            .saturating_add(u32::try_from(new).unwrap_or(u32::MAX));
+        let cut = self.needles.cut_off(&data);
+        self.held = data.split_off(cut);
+        for spot in spots.iter().filter(|spot| spot.start <= cut) {
+            black_out(&mut data[spot.start..spot.end.min(cut)]);
+            self.covered = self.covered.max(spot.end.saturating_sub(cut));
+        }
+        data.into()
+    }
+
+    /// What is still held back when a stream ends in which things are blacked out.
+    pub(crate) fn finish_redacted(&mut self) -> Bytes {
+        let mut rest = std::mem::take(&mut self.held);
+        // A needle that was waiting to become a longer one is one all the same.
+        self.needles.redact(&mut rest);
+        black_out(&mut rest[..std::mem::take(&mut self.covered)]);
+        rest.into()
     }
 
     /// Stops at the first thing found that is not `allowed`; otherwise returns what may go on.
@@ -43,16 +70,18 @@ impl Stream {
         chunk: Bytes,
         allowed: impl Fn(Found) -> bool,
     ) -> Result<Bytes, Found> {
-        let Some(data) = self.join(&chunk) else {
+        let Some(mut data) = self.join(&chunk) else {
             return Ok(chunk);
         };
         if let Some((_, found)) = self.needles.find(&data).find(|(_, found)| !allowed(*found)) {
             return Err(found);
         }
-        Ok(self.hold(data))
+        self.held = data.split_off(self.needles.cut_off(&data));
+        Ok(data.into())
     }
 
-    /// What is still held back when the stream ends: the beginning of a needle that never came.
+    /// What is still held back when a stream ends in which nothing was to be found: the beginning of a needle that
+    /// never came.
     pub(crate) fn finish(&mut self) -> Bytes {
         std::mem::take(&mut self.held).into()
     }
@@ -60,7 +89,7 @@ impl Stream {
     /// The held bytes and the new ones together; `None` when the chunk can go on as it is.
     fn join(&mut self, chunk: &Bytes) -> Option<Vec<u8>> {
         let untouched = self.held.is_empty()
-            && self.needles.find(chunk).next().is_none()
+            && !self.needles.are_in(chunk)
             && self.needles.cut_off(chunk) == chunk.len();
         if untouched {
             return None;
@@ -68,11 +97,6 @@ impl Stream {
         let mut data = std::mem::take(&mut self.held);
         data.extend_from_slice(chunk);
         Some(data)
-    }
-
-    fn hold(&mut self, mut data: Vec<u8>) -> Bytes {
-        self.held = data.split_off(self.needles.cut_off(&data));
-        data.into()
     }
 }
 
@@ -93,7 +117,7 @@ mod tests {
         for piece in text.chunks(size.max(1)) {
             out.extend_from_slice(&stream.redact(Bytes::copy_from_slice(piece)));
         }
-        out.extend_from_slice(&stream.finish());
+        out.extend_from_slice(&stream.finish_redacted());
         out
     }
 
@@ -113,7 +137,7 @@ mod tests {
     fn a_beginning_at_the_end_is_not_lost() {
         let mut stream = stream();
         assert_eq!(stream.redact(Bytes::from_static(b"sk-test")), "");
-        assert_eq!(stream.finish(), "sk-test");
+        assert_eq!(stream.finish_redacted(), "sk-test");
     }
 
     #[test]
@@ -127,6 +151,43 @@ mod tests {
             stream.inspect(Bytes::from_static(b"abcabd&y"), |_| false),
             Err(Found::Secret)
         );
+    }
+
+    /// With such an end one form is the beginning of another, and which of them it is shows only later.
+    #[test]
+    fn forms_that_run_into_each_other_are_blacked_out_however_they_are_cut() {
+        for secret in [r"sk-test-ends-in\", "sk-test-ends-in&", "sk-test-ends-in%"] {
+            let needles = Arc::new(Needles::of_secret(secret.as_bytes()).unwrap());
+            let escaped = secret
+                .replace('\\', r"\\")
+                .replace('&', "&amp;")
+                .replace('%', "%25");
+            let whole = format!("a{secret}{escaped}{secret}{secret}b{secret}");
+            let inside = whole.len() - secret.len() - 2;
+            let expected = format!("a{}b{}", "*".repeat(inside), "*".repeat(secret.len()));
+            for size in 1..=whole.len() {
+                let mut stream = Stream::new(needles.clone());
+                let mut out = Vec::new();
+                for piece in whole.as_bytes().chunks(size) {
+                    out.extend_from_slice(&stream.redact(Bytes::copy_from_slice(piece)));
+                }
+                out.extend_from_slice(&stream.finish_redacted());
+                assert_eq!(String::from_utf8(out).unwrap(), expected, "{size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_sighting_is_counted_once() {
+        let mut stream = stream();
+        let hits = |stream: &mut Stream, text: &'static str| {
+            stream.redact(Bytes::from_static(text.as_bytes()));
+            stream.hits()
+        };
+        assert_eq!(hits(&mut stream, "x sk-test-abcabcabd"), 1);
+        assert_eq!(hits(&mut stream, " and nothing more"), 1);
+        assert_eq!(hits(&mut stream, " sk-test-abcabcab"), 1);
+        assert_eq!(hits(&mut stream, "d sk-test-abcabcabd"), 3);
     }
 
     proptest! {

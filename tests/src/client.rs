@@ -101,7 +101,7 @@ fn proxy() -> io::Result<String> {
         .to_owned())
 }
 
-fn trusting_the_environment() -> io::Result<Arc<ClientConfig>> {
+pub(crate) fn trusting_the_environment() -> io::Result<Arc<ClientConfig>> {
     let path = std::env::var("SSL_CERT_FILE")
         .map_err(|error| io::Error::other(format!("SSL_CERT_FILE: {error}")))?;
     let mut roots = RootCertStore::empty();

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::internet::CLIENT;
 use crate::probe::{Findings, IN_THE_AGENT};
+use crate::raw::{Exchange, Outcome};
 use crate::run::{Call, Done};
 use crate::{engine, tools};
 
@@ -124,7 +125,7 @@ impl Home {
     /// A call of one of the bottle tools in this home. Its user has an empty home directory and nothing in the
     /// environment but what was given to [`Home::with_env`].
     pub fn tool(&self, name: &str) -> Call {
-        if name == "bottle-run" {
+        if matches!(name, "bottle-run" | "bottle-snapshot") {
             self.0.used_engine.store(true, Ordering::Relaxed);
         }
         let call = Call::new(tools::tool(name))
@@ -291,6 +292,24 @@ impl Bottle {
         let mut command = vec![CLIENT, "fetch"];
         command.extend(args);
         self.exec(&command).json()
+    }
+
+    /// Makes exchanges from the agent byte for byte, all at once; see [`crate::raw`].
+    ///
+    /// # Panics
+    /// When they cannot be made.
+    #[must_use]
+    pub fn raw(&self, exchanges: &[Exchange]) -> Vec<Outcome> {
+        let json = serde_json::to_string(exchanges).expect("plain data");
+        let args = ["exec", &self.slug, "--", CLIENT, "raw"];
+        let said = self
+            .home
+            .tool("bottle-run")
+            .args(args)
+            .stdin(json)
+            .run()
+            .ok();
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
     }
 
     /// Runs probes in the agent, as its user.

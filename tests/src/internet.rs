@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::engine::{docker, docker_lines, sweep, wait_for};
 use crate::probe::Findings;
-use crate::run::Call;
+use crate::run::{Call, Done};
 use crate::{Home, tools};
 
 /// The block the test networks are cut from; bottles have another.
@@ -39,7 +39,16 @@ impl Internet {
     /// When the engine does not do what it is asked.
     #[must_use]
     pub fn start(home: &Home, hosts: &[&str]) -> Self {
-        let image = image();
+        Self::start_in(home, hosts, &image())
+    }
+
+    /// The same in an image that has more than the test kit (at [`CLIENT`]): git, a package registry's files, a program.
+    /// `/served` is its own.
+    ///
+    /// # Panics
+    /// When the engine does not do what it is asked.
+    #[must_use]
+    pub fn start_in(home: &Home, hosts: &[&str], image: &str) -> Self {
         let name = home.slug("internet");
         let label = format!("bottle.test={name}");
         let (address, gateway) = make_network(&name, &label);
@@ -57,6 +66,7 @@ impl Internet {
             "--read-only",
             "--cap-drop=ALL",
             "--user=65532:65532",
+            "--tmpfs=/served:mode=1777",
         ]
         .map(str::to_owned)
         .into();
@@ -76,7 +86,10 @@ impl Internet {
         args.push(format!("--env=TESTKIT_KEY={}", pki.key_pem));
         args.push(format!("--env=TESTKIT_NAMES={}", hosts.join(",")));
         args.push(format!("--env=TESTKIT_ADDRESS={address}"));
-        args.extend([image, "serve".to_owned()]);
+        if image != self::image() {
+            args.push(format!("--entrypoint={CLIENT}"));
+        }
+        args.extend([image.to_owned(), "serve".to_owned()]);
         let _ = docker(args).ok();
         wait_for("the test Internet", || {
             TcpStream::connect((address, 80)).is_ok()
@@ -144,6 +157,26 @@ impl Internet {
         .map(str::to_owned);
         let more = [image(), "probe".to_owned(), "--timeout-ms=1000".to_owned()];
         Findings::parse(&docker(args.into_iter().chain(more).chain(probes.iter().cloned())).ok())
+    }
+
+    /// Runs a command in it; it must have one for that.
+    #[must_use]
+    pub fn exec(&self, command: &[&str]) -> Done {
+        docker(["exec", &self.name].iter().chain(command).copied())
+    }
+
+    /// Starts a program in it that goes on.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn spawn(&self, command: &[&str]) {
+        let done = docker(
+            ["exec", "--detach", &self.name]
+                .iter()
+                .chain(command)
+                .copied(),
+        );
+        let _ = done.ok();
     }
 
     /// Everything it saw, oldest first: connections, requests, DNS questions.

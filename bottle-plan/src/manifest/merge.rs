@@ -30,6 +30,7 @@ pub fn fold_parents(before: Bottle, next: Bottle) -> Bottle {
         (Some(below), Some(above)) => Some(Egress {
             log: above.log.or(below.log),
             upstream_ca: above.upstream_ca.or(below.upstream_ca),
+            mode: above.mode.or(below.mode),
             routes: append_new(below.routes, above.routes),
         }),
         (below, above) => above.or(below),

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::plan::{Isolation, Runtime, WorkspaceMode};
-use crate::policy::{Dlp, GitAccess, HeaderMatch, Scheme, Tls};
+use crate::policy::{Dlp, GitAccess, HeaderMatch, Mode, Scheme, Tls};
 use values::{ByteSize, Memory, OneOrMany, PathRule, Seconds};
 
 /// The schema tag a manifest may carry.
@@ -129,6 +129,8 @@ pub struct Egress {
     pub log: Option<u8>,
     /// More roots to trust upstream, PEM, relative to this file.
     pub upstream_ca: Option<String>,
+    /// `enforce` unless written; `observe` lets the agent reach every public host, to learn what routes it needs.
+    pub mode: Option<Mode>,
     /// The only destinations.
     #[serde(default)]
     pub routes: Vec<Route>,
@@ -289,6 +291,12 @@ pub struct Workspace {
     /// `copy` unless written.
     #[serde(default)]
     pub mode: WorkspaceMode,
+    /// Whether a mounted one can only be read.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Whether a copied one is without what git ignores.
+    #[serde(default)]
+    pub ignore: bool,
     /// `/workspace` unless written.
     pub workdir: Option<String>,
 }

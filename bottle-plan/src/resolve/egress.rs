@@ -16,13 +16,17 @@ use crate::manifest::load::{Manifest, hex};
 use crate::manifest::{self};
 use crate::plan::{Ca, Egress, Slot, Source};
 use crate::policy::{
-    Auth, AuthScheme, Detectors, Limits, Match, PathKind, PathMatch, Route, Scheme, Tls,
+    Auth, AuthScheme, Detectors, Limits, METHODS, Match, Mode, PathKind, PathMatch, Route, Scheme,
+    Tls,
 };
+
+/// Said whenever such a plan is made or started.
+pub const OBSERVE_WARNING: &str = "egress.mode: observe lets the agent send anything to every public host; \
+    use it to learn rules, with nothing in the bottle that must not get out";
 
 /// How long a bottle's CA is valid. Long enough for a bottle left over a holiday, short enough to be worthless after.
 const CA_DAYS: u32 = 30;
 
-const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 /// Headers that belong to the connection or the message, not to a credential.
 const NO_CREDENTIAL: [&str; 9] = [
     "host",
@@ -54,7 +58,7 @@ pub(super) fn resolve(
             "egress.log: {log} is not 0, 1 or 2"
         )));
     }
-    let mut slots = Slots::new(inputs.slug);
+    let mut slots = Slots::new(inputs);
     let mut routes = Vec::new();
     for route in with_providers(provider, &written.routes, warnings)? {
         let place = route
@@ -74,6 +78,10 @@ pub(super) fn resolve(
         .map(|path| on_host(&path, &inputs.places.home, inputs))
         .transpose()?;
     let source = upstream_ca.as_deref().map(upstream_ca_source).transpose()?;
+    let mode = written.mode.unwrap_or_default();
+    if mode == Mode::Observe {
+        warnings.push(OBSERVE_WARNING.to_owned());
+    }
     let egress = Egress {
         ca: Ca {
             dir: inputs.state.join("egress"),
@@ -83,6 +91,7 @@ pub(super) fn resolve(
         },
         upstream_ca,
         log,
+        mode,
         slots: slots.list,
         routes,
     };
@@ -102,7 +111,7 @@ fn upstream_ca_source(path: &Path) -> Result<Source> {
     })
 }
 
-fn route(written: &manifest::Route, slots: &mut Slots<'_>) -> Result<Route> {
+fn route(written: &manifest::Route, slots: &mut Slots) -> Result<Route> {
     let host = HostPattern::parse(&written.host).map_err(|error| {
         Failure::invalid(error.to_string())
             .hint("write a name such as api.example.com, or *.example.com for all names below it")
@@ -342,16 +351,19 @@ fn no_two_alike(routes: &[Route]) -> Result<()> {
     Ok(())
 }
 
-struct Slots<'a> {
-    slug: &'a str,
+struct Slots {
+    seed: String,
     list: Vec<Slot>,
     placeholders: Placeholders,
 }
 
-impl<'a> Slots<'a> {
-    fn new(slug: &'a str) -> Self {
+impl Slots {
+    fn new(inputs: &Inputs<'_>) -> Self {
         Self {
-            slug,
+            seed: match &inputs.session {
+                Some(session) => format!("{}/{session}", inputs.slug),
+                None => inputs.slug.to_owned(),
+            },
             list: Vec::new(),
             placeholders: BTreeMap::new(),
         }
@@ -420,7 +432,7 @@ impl<'a> Slots<'a> {
             });
             next
         });
-        let placeholder = digest::short(&format!("{}/{host}", self.slug));
+        let placeholder = digest::short(&format!("{}/{host}", self.seed));
         (slot.clone(), format!("bottle-placeholder-{placeholder}"))
     }
 }

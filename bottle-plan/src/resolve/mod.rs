@@ -5,6 +5,8 @@ mod egress;
 mod git;
 mod provider;
 
+pub use egress::OBSERVE_WARNING;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -38,6 +40,8 @@ pub struct Inputs<'a> {
     pub state: PathBuf,
     /// Its range of addresses.
     pub range: Ipv4Net,
+    /// Tells this start of a bottle from its earlier ones, so that it gets other placeholders.
+    pub session: Option<String>,
     /// Takes the place of the manifest's `workspace.from`.
     pub workspace: Option<PathBuf>,
 }
@@ -135,6 +139,7 @@ pub fn resolve(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Resolved> {
         runtime: bottle.runtime.unwrap_or_default(),
         isolation: bottle.isolation.unwrap_or_default(),
         provision,
+        resume: None,
     };
     plan.digest = digest::of(&plan)?;
     plan.labels
@@ -188,11 +193,26 @@ fn workspace(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Workspace> {
             .hint("give the agent the one folder it is to work on"));
         }
     }
+    let mounted = written.mode == WorkspaceMode::Mount;
+    if written.read_only && !mounted {
+        return Err(Failure::invalid("workspace.read_only is for `mode: mount`")
+            .hint("a copy is the agent's own: the folder on the host stays as it is"));
+    }
+    if written.ignore && mounted {
+        return Err(Failure::invalid("workspace.ignore is for `mode: copy`")
+            .hint("a folder is mounted with everything in it"));
+    }
+    if mounted && from.is_none() {
+        return Err(Failure::invalid("workspace: there is nothing to mount")
+            .hint("add `from: cwd`, or a folder"));
+    }
     let workdir = written.workdir.unwrap_or_else(|| "/workspace".to_owned());
     agent::check_container_path(&workdir)?;
     Ok(Workspace {
         from,
         mode: written.mode,
+        read_only: written.read_only,
+        ignore: written.ignore,
         workdir,
     })
 }

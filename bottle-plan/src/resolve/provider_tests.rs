@@ -75,6 +75,7 @@ fn resolved(bottle: &str, providers: &[(&str, &str)]) -> Result<Resolved> {
             slug: "s",
             state: home.join("state/s"),
             range: "10.213.0.0/27".parse().expect("valid"),
+            session: None,
             workspace: None,
         },
     )

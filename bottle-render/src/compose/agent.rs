@@ -24,7 +24,11 @@ pub(super) fn service(plan: &Plan) -> Result<Service> {
     sysctls.insert("net.ipv4.ping_group_range", "1 0".into());
     let mut volumes = Vec::new();
     if let (WorkspaceMode::Mount, Some(from)) = (plan.workspace.mode, &plan.workspace.from) {
-        volumes.push(bind(from, &plan.workspace.workdir, false)?);
+        volumes.push(bind(
+            from,
+            &plan.workspace.workdir,
+            plan.workspace.read_only,
+        )?);
     }
     Ok(Service {
         container_name: format!("{}-agent", plan.project).into(),

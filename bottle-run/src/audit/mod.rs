@@ -3,7 +3,6 @@
 //! What is in the folder was written by a sidecar that faces the agent. It is read as the work of an enemy: no
 //! link is followed, no line is held that is longer than a record can be, nothing reaches the terminal as it is.
 
-mod files;
 mod show;
 mod summary;
 mod verify;

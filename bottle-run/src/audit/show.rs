@@ -8,10 +8,10 @@ use std::thread::{self, sleep};
 use std::time::Duration;
 
 use bottle_plan::audit::{Decision, Record, parse};
+use bottle_plan::audit_files::{self as files, Lines};
 use bottle_plan::failure::{Failure, PathContext as _, Result, printable};
 
 use super::Filter;
-use super::files::{self, Lines};
 
 /// How often a followed file is looked at.
 const POLL: Duration = Duration::from_millis(200);

@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use bottle_plan::audit::{Decision, parse};
+use bottle_plan::audit_files::{self as files, Lines};
 use bottle_plan::failure::{PathContext as _, Result, printable};
 use serde::Serialize;
 
 use super::Filter;
-use super::files::{self, Lines};
 
 /// The schema tag of [`Summary`].
 pub const SUMMARY_SCHEMA: &str = "bottle.audit-summary/v1";

@@ -9,10 +9,9 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use bottle_plan::audit::{Decision, Dropped, GENESIS, Head, Record, parse};
+use bottle_plan::audit_files::{self as files, Lines};
 use bottle_plan::failure::{PathContext as _, Result, printable};
 use serde::Serialize;
-
-use super::files::{self, Lines};
 
 /// The schema tag of [`Verified`].
 pub const VERIFY_SCHEMA: &str = "bottle.audit-verify/v1";

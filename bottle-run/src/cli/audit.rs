@@ -1,20 +1,25 @@
 //! `bottle-run audit`: its flags, and what they call.
 
 use bottle_plan::failure::Result;
-use bottle_plan::{state, tool};
+use bottle_plan::{shell, state, tool};
 use bottle_run::audit;
 use bottle_run::bottle::Home;
 use clap::Subcommand;
+use clap_complete::ArgValueCandidates;
 
 /// Show what a bottle did and tried, running or stopped
 #[derive(clap::Args, Debug)]
-#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    after_help = super::examples::AUDIT
+)]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
 
     /// The bottle
-    #[arg(required = true)]
+    #[arg(required = true, add = ArgValueCandidates::new(shell::slugs))]
     slug: Option<String>,
     /// Go on as more comes
     #[arg(long, short, conflicts_with = "summary")]
@@ -33,8 +38,10 @@ pub(super) struct Args {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Check that nothing was changed, taken out or cut off
+    #[command(after_help = super::examples::VERIFY)]
     Verify {
         /// The bottle
+        #[arg(add = ArgValueCandidates::new(shell::slugs))]
         slug: String,
         /// Also check that the line with this hash is there, which an earlier check called the head
         #[arg(long, value_name = "HASH")]

@@ -12,6 +12,7 @@ mod detected;
 mod entropy;
 mod head;
 mod injection;
+mod messages;
 mod patterns;
 mod rules;
 mod scanner;
@@ -22,6 +23,7 @@ pub(crate) use body::{BodyScan, Secrets};
 pub(crate) use detected::{Found, Kind};
 pub(crate) use head::check_head;
 pub(crate) use injection::Inbound;
+pub(crate) use messages::MessageScan;
 pub(crate) use rules::Rules;
 pub(crate) use scanner::holds_token;
 
@@ -34,10 +36,5 @@ impl Rules {
     /// Whether answers are looked through, so that they must come uncompressed.
     pub(crate) fn looks_in(&self) -> bool {
         self.inbound
-    }
-
-    /// Whether the route asks for more than the defaults.
-    pub(crate) fn is_explicit(&self) -> bool {
-        self.explicit
     }
 }

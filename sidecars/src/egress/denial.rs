@@ -2,7 +2,7 @@
 
 use hyper::Response;
 use hyper::body::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -62,6 +62,10 @@ fn respond(reason: Reason, mut body: Vec<u8>) -> Response<Answer> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(REASON.clone(), HeaderValue::from_static(reason.code()));
+    if reason == Reason::RequestMalformed {
+        // Where it ends is as doubtful as the rest of it, so nothing after it is read as another request.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

@@ -99,6 +99,11 @@ impl Dialer {
         }
     }
 
+    /// Whether connections go through an operator's own proxy.
+    pub(crate) fn is_chained(&self) -> bool {
+        self.chain.is_some()
+    }
+
     /// A TCP connection to one of the destination's addresses, all of which are allowed.
     pub(crate) async fn tcp(
         &self,

@@ -30,6 +30,10 @@ pub(crate) struct Piece {
     pub(crate) range: Range<usize>,
     /// What its bytes are masked with, the first with the first.
     pub(crate) mask: [u8; 4],
+    /// What kind of frame it is in, as RFC 6455 numbers them.
+    pub(crate) opcode: u8,
+    /// Whether a frame begins with it.
+    pub(crate) is_first: bool,
     /// Whether a message, or a control frame, ends with it.
     pub(crate) is_last: bool,
 }
@@ -46,8 +50,19 @@ pub(crate) struct Frames {
 struct Frame {
     left: u64,
     mask: [u8; 4],
-    is_control: bool,
+    opcode: u8,
+    is_begun: bool,
     is_final: bool,
+}
+
+impl Frame {
+    fn kind(&self) -> Kind {
+        if self.opcode & 0x8 != 0 {
+            Kind::Control
+        } else {
+            Kind::Data
+        }
+    }
 }
 
 impl Frames {
@@ -59,6 +74,11 @@ impl Frames {
             filled: 0,
             frame: None,
         }
+    }
+
+    /// Whether no frame is open: only here another one can be put in.
+    pub(crate) fn is_between(&self) -> bool {
+        self.frame.is_none() && self.filled == 0
     }
 
     /// The next piece of `chunk` from `at` on; none at its end.
@@ -79,13 +99,11 @@ impl Frames {
         frame.mask.rotate_left(count % 4);
         let is_over = frame.left == 0;
         let piece = Piece {
-            kind: if frame.is_control {
-                Kind::Control
-            } else {
-                Kind::Data
-            },
+            kind: frame.kind(),
             range: at..at + count,
             mask,
+            opcode: frame.opcode,
+            is_first: !std::mem::replace(&mut frame.is_begun, true),
             is_last: is_over && frame.is_final,
         };
         if is_over {
@@ -110,6 +128,8 @@ impl Frames {
             kind: Kind::Head,
             range: at..end,
             mask: [0; 4],
+            opcode: 0,
+            is_first: false,
             is_last: false,
         };
         Ok((end > at).then_some(piece))
@@ -151,7 +171,8 @@ fn parse(head: &[u8], from_client: bool) -> Result<Option<Frame>, BadFrame> {
     Ok(Some(Frame {
         left,
         mask,
-        is_control,
+        opcode,
+        is_begun: false,
         is_final,
     }))
 }

@@ -3,6 +3,8 @@
 //! A worker is a thread with a scheduler of its own. A connection stays with its worker, so both sides of an
 //! exchange wake each other without crossing threads; that is most of what a proxy's latency is made of.
 
+use std::convert::Infallible;
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,8 +15,9 @@ use std::time::Duration;
 use hyper::Request;
 use hyper::Response;
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,7 +27,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::sleep;
 
 use super::body::Answer;
+use super::heads::{BadHead, Heads, Verdicts};
 use super::pool::Pool;
+use super::session::Session;
 use super::{Egress, Local, proxy, transparent};
 use crate::audit::Way;
 use crate::headers::MAX_FIELDS;
@@ -229,12 +234,13 @@ async fn work(local: Arc<Local>, mut jobs: UnboundedReceiver<Job>) {
 }
 
 /// Serves HTTP/1 on a connection until either side ends it or the proxy goes down.
-pub(crate) async fn serve<I, S>(egress: &Egress, stream: I, head_timeout: Duration, service: S)
+pub(crate) async fn serve<I, S>(session: &Session, stream: I, head_timeout: Duration, service: S)
 where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    S: Service<Request<Incoming>, Response = Response<Answer>>,
-    S::Error: std::error::Error + Send + Sync + 'static,
+    S: Service<Request<Incoming>, Response = Response<Answer>, Error = Infallible>,
 {
+    let stream = Heads::new(stream);
+    let service = strict(stream.verdicts(), service);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
@@ -243,13 +249,56 @@ where
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
-    let mut draining = egress.draining.subscribe();
-    // How a client's connection ends is its own affair; what it asked for is in the records.
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        _ = draining.wait_for(|draining| *draining) => connection.as_mut().graceful_shutdown(),
+    let mut draining = session.egress().draining.subscribe();
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        _ = draining.wait_for(|draining| *draining) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    // How else a client's connection ends is its own affair; what it asked for is in the records. What is no request
+    // never got one.
+    if let Err(error) = ended
+        && error.is_parse()
+    {
+        session.record_malformed(error.is_parse_too_large()).await;
     }
-    let _ = connection.await;
+}
+
+/// The service, with requests marked whose head the library should not have taken. They are the last of their
+/// connection.
+fn strict<S>(
+    verdicts: Arc<Verdicts>,
+    service: S,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response<Answer>,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Response<Answer>, Infallible>>,
+>
+where
+    S: Service<Request<Incoming>, Response = Response<Answer>, Error = Infallible>,
+{
+    service_fn(move |mut request: Request<Incoming>| {
+        let is_good = verdicts.next_is_good();
+        if !is_good {
+            request.extensions_mut().insert(BadHead);
+        }
+        let answer = service.call(request);
+        async move {
+            let mut answer = answer.await?;
+            if !is_good {
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(CONNECTION, close);
+            }
+            Ok(answer)
+        }
+    })
 }
 
 /// Opens the listeners: on this address and no other.

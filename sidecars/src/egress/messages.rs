@@ -1,11 +1,10 @@
 //! A WebSocket's messages on their way through, looked through in both directions without being collected.
 //!
-//! What leaves is stopped before the last byte of a secret is out. What comes in is blacked out byte for byte,
-//! so the lengths in the heads stay true; only bytes that may be the beginning of a secret wait, and never
-//! beyond the end of their message.
+//! What leaves is stopped before the last byte of a secret is out. Tokens in what leaves, and secrets in what comes
+//! in, are blacked out byte for byte, so the lengths in the heads stay true; only bytes that may be the beginning
+//! of one wait, and never beyond the end of their message.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +15,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
 use super::frames::{Frames, Kind, apply};
+use super::order::{Disorder, Order};
 use super::websocket::Joined;
 use crate::audit::Entry;
 use crate::credential::{Credential, body_may_hold, reason_for};
+use crate::dlp::{Found, Inbound, MessageScan};
 use crate::needles::Needles;
 use crate::policy::{Policy, Route};
 use crate::reason::Reason;
@@ -29,198 +30,360 @@ const IDLE: Duration = Duration::from_secs(600);
 /// How much is read at once.
 const CHUNK: usize = 16 * 1024;
 
+/// How long saying goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// Joins both sides until one ends or breaks a rule, or the route is no longer what it was.
 pub(crate) async fn tunnel(client: Upgraded, server: Upgraded, joined: Joined, entry: &mut Entry) {
     let Joined {
-        policy,
-        route,
-        mut policies,
+        watch,
         place: _place,
     } = joined;
-    let route = &policy.routes[route];
+    let (policy, route) = (watch.policy(), watch.route());
+    let mut news = watch.clone();
     let (client_read, client_write) = tokio::io::split(TokioIo::new(client));
     let (server_read, server_write) = tokio::io::split(TokioIo::new(server));
-    let (mut sent, mut received) = (0, 0);
-    let mut outward = Outward::new(&policy, route);
-    let mut inward = Inward::new(route);
-    let revoked = async {
-        let is_kept = |policy: &Arc<Policy>| policy.routes.iter().any(|other| other.is_same(route));
-        // An error means the proxy is going down, which ends this as well.
-        let _ = policies.wait_for(|policy| !is_kept(policy)).await;
-    };
+    let (mut to_client, mut to_server) = (End::new(client_write), End::new(server_write));
+    let mut outward = Outward::new(policy, route, &entry.record().dlp);
+    let mut inward = Inward::new(route, &entry.record().dlp);
     let ended = tokio::select! {
-        ended = copy(client_read, server_write, &mut sent, |chunk| outward.pass(chunk)) => ended,
-        ended = copy(server_read, client_write, &mut received, |chunk| inward.pass(chunk)) => ended,
-        () = revoked => Err(Reason::PolicyChanged),
+        ended = copy(client_read, &mut to_server, |chunk| outward.pass(chunk)) => ended,
+        ended = copy(server_read, &mut to_client, |chunk| inward.pass(chunk)) => ended,
+        () = news.revoked() => Err(Reason::PolicyChanged.into()),
     };
     let record = entry.record();
-    record.bytes_out = sent;
-    record.bytes_in = received;
+    record.bytes_out = to_server.count;
+    record.bytes_in = to_client.count;
     match ended {
-        Err(reason) => record.reason = reason,
+        Err(end) => {
+            record.reason = end.reason;
+            // A close frame can stand between two frames, and not inside one.
+            if inward.is_between {
+                to_client.close(end.code, [0; 4]).await;
+            }
+            if outward.is_between {
+                to_server.close(end.code, CLOSE_MASK).await;
+            }
+        }
         Ok(()) if inward.has_hits => record.reason = Reason::CredentialReflected,
         Ok(()) => {}
+    }
+}
+
+/// Close codes of RFC 6455, section 7.4.1.
+const PROTOCOL_ERROR: u16 = 1002;
+const NOT_TEXT: u16 = 1007;
+const POLICY: u16 = 1008;
+const TOO_LARGE: u16 = 1009;
+
+/// What we send to a server is masked like a client's. It is the same every time and says nothing, so there is
+/// nothing to hide either.
+const CLOSE_MASK: [u8; 4] = *b"done";
+
+/// Why a conversation is ended, and what both sides are told.
+struct Break {
+    reason: Reason,
+    code: u16,
+}
+
+impl From<Reason> for Break {
+    fn from(reason: Reason) -> Self {
+        Self {
+            reason,
+            code: POLICY,
+        }
+    }
+}
+
+impl Break {
+    /// A side sent what is none of its messages; `reason` says which side.
+    fn of(disorder: Disorder, reason: Reason, too_large: Reason) -> Self {
+        let (reason, code) = match disorder {
+            Disorder::Sequence => (reason, PROTOCOL_ERROR),
+            Disorder::NotText => (reason, NOT_TEXT),
+            Disorder::TooLarge => (too_large, TOO_LARGE),
+        };
+        Self { reason, code }
+    }
+}
+
+/// Where one direction goes.
+struct End {
+    write: WriteHalf<TokioIo<Upgraded>>,
+    /// What was read for it.
+    count: u64,
+    /// Whether a write was begun that may have been cut short.
+    is_writing: bool,
+}
+
+impl End {
+    fn new(write: WriteHalf<TokioIo<Upgraded>>) -> Self {
+        Self {
+            write,
+            count: 0,
+            is_writing: false,
+        }
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.is_writing = true;
+        self.write.write_all(bytes).await?;
+        self.write.flush().await?;
+        self.is_writing = false;
+        Ok(())
+    }
+
+    /// Says that it is over, if that can still be said.
+    async fn close(&mut self, code: u16, mask: [u8; 4]) {
+        if self.is_writing {
+            return;
+        }
+        let mut payload = code.to_be_bytes();
+        apply(mask, &mut payload);
+        let mut frame = vec![0x88];
+        if mask == [0; 4] {
+            frame.push(2);
+        } else {
+            frame.push(0x82);
+            frame.extend_from_slice(&mask);
+        }
+        frame.extend_from_slice(&payload);
+        // The other side may be gone, or take nothing any more.
+        let _ = timeout(GOODBYE, async {
+            self.send(&frame).await?;
+            self.write.shutdown().await
+        })
+        .await;
     }
 }
 
 /// Copies until one side ends; what `pass` refuses is not sent.
 async fn copy(
     mut from: ReadHalf<TokioIo<Upgraded>>,
-    mut to: WriteHalf<TokioIo<Upgraded>>,
-    count: &mut u64,
-    mut pass: impl FnMut(&mut Vec<u8>) -> Result<(), Reason>,
-) -> Result<(), Reason> {
+    to: &mut End,
+    mut pass: impl FnMut(&mut Vec<u8>) -> Result<(), Break>,
+) -> Result<(), Break> {
     let mut buffer = Vec::with_capacity(CHUNK);
     loop {
         buffer.clear();
         match timeout(IDLE, from.read_buf(&mut buffer)).await {
-            Ok(Ok(read)) if read > 0 => *count += read as u64,
+            Ok(Ok(read)) if read > 0 => to.count += read as u64,
             _ => break,
         }
         pass(&mut buffer)?;
-        if quiet(to.write_all(&buffer)).await.is_none() || quiet(to.flush()).await.is_none() {
+        if to.send(&buffer).await.is_err() {
             break;
         }
     }
     // The other side may be gone already.
-    let _ = to.shutdown().await;
+    let _ = to.write.shutdown().await;
     Ok(())
-}
-
-/// How a write ends is the other side's affair.
-async fn quiet(write: impl Future<Output = std::io::Result<()>>) -> Option<()> {
-    write.await.ok()
 }
 
 /// From the agent to the destination.
 struct Outward<'a> {
     frames: Frames,
+    order: Order,
     route: &'a Route,
     all: Arc<Needles>,
     /// A ping may stand between two frames of a message, so the two kinds are looked through apart.
     data: Stream,
     control: Stream,
+    scan: Option<MessageScan>,
+    queue: Queue,
+    /// Whether what has gone on ends with a frame.
+    is_between: bool,
 }
 
 impl<'a> Outward<'a> {
-    fn new(policy: &Policy, route: &'a Route) -> Self {
+    fn new(policy: &Policy, route: &'a Route, found: &Arc<Found>) -> Self {
         Self {
             frames: Frames::new(true),
+            order: Order::default(),
             route,
             all: policy.needles.clone(),
             data: Stream::new(policy.needles.clone()),
             control: Stream::new(policy.needles.clone()),
+            scan: MessageScan::new(&route.dlp, found),
+            queue: Queue::default(),
+            is_between: true,
         }
     }
 
-    fn pass(&mut self, chunk: &[u8]) -> Result<(), Reason> {
-        let own = self
-            .route
-            .credential
-            .as_ref()
-            .and_then(Credential::placeholder);
-        let mut at = 0;
-        while let Some(piece) = self
-            .frames
-            .next(chunk, at)
-            .map_err(|_| Reason::RequestMalformed)?
-        {
+    fn pass(&mut self, chunk: &mut Vec<u8>) -> Result<(), Break> {
+        let (mut at, mut out) = (0, Vec::with_capacity(chunk.len()));
+        while let Some(piece) = self.frames.next(chunk, at).map_err(|_| Break {
+            reason: Reason::RequestMalformed,
+            code: PROTOCOL_ERROR,
+        })? {
             at = piece.range.end;
-            let stream = match piece.kind {
-                Kind::Head => continue,
-                Kind::Data => &mut self.data,
-                Kind::Control => &mut self.control,
-            };
-            if let Some(budget) = &self.route.budget {
-                budget.take_bytes(piece.range.len() as u64)?;
-            }
-            if self.all.is_empty() {
+            let bytes = &chunk[piece.range.clone()];
+            if piece.kind == Kind::Head {
+                self.queue.add(bytes, &mut out);
                 continue;
             }
-            let mut plain = chunk[piece.range].to_vec();
+            if let Some(budget) = &self.route.budget {
+                budget.take_bytes(bytes.len() as u64)?;
+            }
+            let mut plain = bytes.to_vec();
             apply(piece.mask, &mut plain);
-            // What it would hold back is only remembered: without its end a secret is none.
-            stream
-                .inspect(plain.into(), |found| body_may_hold(found, &self.all, own))
-                .map_err(reason_for)?;
+            let plain = Bytes::from(plain);
+            if piece.kind == Kind::Data {
+                self.order.take(&piece, &plain).map_err(|disorder| {
+                    Break::of(disorder, Reason::RequestMalformed, Reason::RequestTooLarge)
+                })?;
+            }
+            self.search(piece.kind, plain.clone())?;
+            match (piece.kind, &mut self.scan) {
+                (Kind::Data, Some(scan)) => {
+                    self.queue.wait(bytes.len(), piece.mask);
+                    let ready = scan.data(plain, piece.is_last)?;
+                    self.queue.release(ready, &mut out);
+                }
+                (Kind::Control, Some(scan)) => {
+                    scan.control(plain, piece.is_last)?;
+                    self.queue.add(bytes, &mut out);
+                }
+                _ => self.queue.add(bytes, &mut out),
+            }
         }
+        self.is_between = self.frames.is_between() && self.queue.is_empty();
+        *chunk = out;
         Ok(())
+    }
+
+    /// Looks for the bottle's own secrets.
+    fn search(&mut self, kind: Kind, plain: Bytes) -> Result<(), Reason> {
+        if self.all.is_empty() {
+            return Ok(());
+        }
+        let own = self.route.credential.as_ref();
+        let own = own.and_then(Credential::placeholder);
+        let stream = match kind {
+            Kind::Control => &mut self.control,
+            _ => &mut self.data,
+        };
+        // What it would hold back is only remembered: without its end a secret is none.
+        stream
+            .inspect(plain, |found| body_may_hold(found, &self.all, own))
+            .map(|_| ())
+            .map_err(reason_for)
     }
 }
 
 /// From the destination to the agent.
 struct Inward<'a> {
     frames: Frames,
+    order: Order,
     route: &'a Route,
     data: Option<Stream>,
-    /// What could not go on yet, in order.
-    waiting: VecDeque<Waiting>,
+    inbound: Option<Inbound>,
+    queue: Queue,
+    /// Whether what has gone on ends with a frame.
+    is_between: bool,
     has_hits: bool,
 }
 
-enum Waiting {
-    /// Goes on as it is, when everything before it is gone.
-    Ready(Vec<u8>),
-    /// So many bytes of a message that is being looked through.
-    Data(usize),
-}
-
 impl<'a> Inward<'a> {
-    fn new(route: &'a Route) -> Self {
+    fn new(route: &'a Route, found: &Arc<Found>) -> Self {
         let needles = route.credential.as_ref().and_then(Credential::needles);
         Self {
             frames: Frames::new(false),
+            order: Order::default(),
             route,
             data: needles.cloned().map(Stream::new),
-            waiting: VecDeque::new(),
+            inbound: route.dlp.inbound(found),
+            queue: Queue::default(),
+            is_between: true,
             has_hits: false,
         }
     }
 
-    fn pass(&mut self, chunk: &mut Vec<u8>) -> Result<(), Reason> {
+    fn pass(&mut self, chunk: &mut Vec<u8>) -> Result<(), Break> {
         let (mut at, mut out) = (0, Vec::with_capacity(chunk.len()));
-        while let Some(piece) = self
-            .frames
-            .next(chunk, at)
-            .map_err(|_| Reason::UpstreamFailed)?
-        {
+        while let Some(piece) = self.frames.next(chunk, at).map_err(|_| Break {
+            reason: Reason::UpstreamFailed,
+            code: PROTOCOL_ERROR,
+        })? {
             at = piece.range.end;
-            let bytes = &chunk[piece.range];
+            let bytes = &chunk[piece.range.clone()];
+            if piece.kind == Kind::Data {
+                self.order.take(&piece, bytes).map_err(|disorder| {
+                    Break::of(disorder, Reason::UpstreamFailed, Reason::ResponseTooLarge)
+                })?;
+                if let Some(inbound) = &mut self.inbound {
+                    inbound.look(bytes);
+                }
+            }
             let (Kind::Data, Some(stream)) = (piece.kind, &mut self.data) else {
-                self.waiting.push_back(Waiting::Ready(bytes.to_vec()));
-                self.release(Bytes::new(), &mut out);
+                self.queue.add(bytes, &mut out);
                 continue;
             };
-            self.waiting.push_back(Waiting::Data(bytes.len()));
+            self.queue.wait(bytes.len(), [0; 4]);
             let mut ready = stream.redact(Bytes::copy_from_slice(bytes));
             if stream.hits() > 0 && !self.has_hits {
                 self.has_hits = true;
                 self.route.suspension.count();
             }
             if piece.is_last {
-                ready = [ready, stream.finish()].concat().into();
+                ready = [ready, stream.finish_redacted()].concat().into();
             }
-            self.release(ready, &mut out);
+            self.queue.release(ready, &mut out);
         }
+        self.is_between = self.frames.is_between() && self.queue.is_empty();
         *chunk = out;
         Ok(())
+    }
+}
+
+/// What could not go on yet, in order.
+#[derive(Default)]
+struct Queue(VecDeque<Waiting>);
+
+enum Waiting {
+    /// Goes on as it is, when everything before it is gone.
+    Ready(Vec<u8>),
+    /// So many bytes of a message that is being looked through, and what the next of them is masked with.
+    Data(usize, [u8; 4]),
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds what is not looked through.
+    fn add(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        if self.0.is_empty() {
+            out.extend_from_slice(bytes);
+        } else {
+            self.0.push_back(Waiting::Ready(bytes.to_vec()));
+        }
+    }
+
+    /// Adds what is given to [`Self::release`] later.
+    fn wait(&mut self, count: usize, mask: [u8; 4]) {
+        self.0.push_back(Waiting::Data(count, mask));
     }
 
     /// Writes what may go on: `data` is the next of the message's bytes.
     fn release(&mut self, mut data: Bytes, out: &mut Vec<u8>) {
-        while let Some(first) = self.waiting.front_mut() {
+        while let Some(first) = self.0.front_mut() {
             match first {
                 Waiting::Ready(bytes) => out.append(bytes),
-                Waiting::Data(left) => {
+                Waiting::Data(left, mask) => {
                     let count = data.len().min(*left);
+                    let from = out.len();
                     out.extend_from_slice(&data.split_to(count));
+                    apply(*mask, &mut out[from..]);
+                    mask.rotate_left(count % 4);
                     *left -= count;
                     if *left > 0 {
                         return;
                     }
                 }
             }
-            self.waiting.pop_front();
+            self.0.pop_front();
         }
     }
 }

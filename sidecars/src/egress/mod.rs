@@ -6,8 +6,8 @@
 //!
 //! * `listen`, `dns`: what accepts
 //! * `proxy`, `transparent`, `tunnel`, `hello`: from a connection to a session
-//! * `h2`, `session`, `upload`, `relay`, `body`, `pace`, `denial`: from a request to an answer
-//! * `websocket`, `messages`, `frames`: from a request to a conversation
+//! * `heads`, `h2`, `session`, `upload`, `relay`, `body`, `grant`, `pace`, `denial`: from a request to an answer
+//! * `websocket`, `messages`, `order`, `frames`: from a request to a conversation
 //! * `upstream`, `pool`, `dial`, `chain`, `wire`: from a name to a verified connection
 
 mod body;
@@ -16,10 +16,13 @@ mod denial;
 mod dial;
 mod dns;
 pub(crate) mod frames;
+mod grant;
 mod h2;
+mod heads;
 pub(crate) mod hello;
 mod listen;
 mod messages;
+mod order;
 mod pace;
 mod pool;
 mod proxy;
@@ -106,6 +109,12 @@ pub enum StartError {
     /// The upstream proxy is not usable.
     #[error("BOTTLE_UPSTREAM_PROXY {0}")]
     UpstreamProxy(&'static str),
+    /// The way out is to be observed through an upstream proxy, which resolves the names: nobody could say whether what
+    /// is reached is public.
+    #[error(
+        "egress.mode `observe` does not go through BOTTLE_UPSTREAM_PROXY: private addresses could be reached"
+    )]
+    Observing,
     /// A listener or thread cannot be made.
     #[error("{what}: {error}")]
     System {
@@ -147,6 +156,9 @@ impl Egress {
             .as_deref()
             .map(|text| Chain::parse(text));
         let chain = chain.transpose().map_err(StartError::UpstreamProxy)?;
+        if chain.is_some() && policy.is_observing() {
+            return Err(StartError::Observing);
+        }
         let roots = read_roots(&settings.config_dir.join("upstream-ca.pem"))?;
         let audit = Audit::open(
             &settings.audit_dir,
@@ -177,6 +189,9 @@ impl Egress {
     /// Reads the policy again; a bad one changes nothing.
     fn reload(&self, config_dir: &Path, slots: &Slots<'_>) -> Result<(), StartError> {
         let policy = read_policy(config_dir, slots, Some(&self.policy()))?;
+        if self.dialer.is_chained() && policy.is_observing() {
+            return Err(StartError::Observing);
+        }
         self.audit.set_log(policy.log);
         self.policy.send_replace(Arc::new(policy));
         Ok(())
@@ -207,6 +222,11 @@ fn read_policy(
                 credential.slot()
             );
         }
+    }
+    if policy.is_observing() {
+        eprintln!(
+            "bottle-sidecar: observing: every public destination is let through and recorded"
+        );
     }
     Ok(policy)
 }

@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::body::Answer;
+use super::heads::{BadHead, Heads};
 use super::listen::{self, Guard, HEAD_TIMEOUT};
 use super::session::{Session, Target, refuse};
 use super::tunnel::{self, Far};
@@ -32,9 +33,9 @@ struct Open {
 /// Serves one connection to the proxy port.
 pub(crate) async fn serve(local: Arc<Local>, stream: TcpStream, guard: Guard) {
     let session = Session::new(local.clone(), Way::Proxy, Target::Asked);
-    let shared = local.clone();
+    let asked = session.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let (session, local, guard) = (session.clone(), shared.clone(), guard.clone());
+        let (session, local, guard) = (asked.clone(), local.clone(), guard.clone());
         async move {
             if request.method() == Method::CONNECT {
                 connect(local, guard, request).await
@@ -43,7 +44,7 @@ pub(crate) async fn serve(local: Arc<Local>, stream: TcpStream, guard: Guard) {
             }
         }
     });
-    listen::serve(&local.egress, stream, HEAD_TIMEOUT, service).await;
+    listen::serve(&session, stream, HEAD_TIMEOUT, service).await;
 }
 
 /// Answers `CONNECT`: yes only when the destination has been reached and is who it says.
@@ -77,6 +78,9 @@ async fn open(
     let egress = &local.egress;
     let record = entry.record();
     record.method = Some(Method::CONNECT);
+    if request.extensions().get::<BadHead>().is_some() {
+        return Err(Reason::RequestMalformed);
+    }
     let name = request
         .uri()
         .authority()
@@ -130,10 +134,10 @@ async fn open(
 async fn run(local: Arc<Local>, upgrade: OnUpgrade, open: Open, mut entry: Entry) {
     let Ok(upgraded) = upgrade.await else { return };
     // The connection is our own TCP stream again, with whatever the client sent ahead.
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+    let Ok(parts) = upgraded.downcast::<TokioIo<Heads<TcpStream>>>() else {
         return;
     };
-    let (stream, read) = (parts.io.into_inner(), parts.read_buf);
+    let (stream, read) = (parts.io.into_inner().into_inner(), parts.read_buf);
     if let Err(reason) = take_over(local, stream, &read, open, &mut entry).await {
         entry.record().reason = reason;
     }

@@ -7,9 +7,10 @@ use std::task::{Context, Poll, ready};
 
 use hyper::HeaderMap;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use tokio::time::{Sleep, sleep};
+use tokio::time::sleep;
 
 use super::body::{BodyError, IDLE, Progress};
+use super::grant::Watch;
 use super::upstream::Lease;
 use crate::audit::Entry;
 use crate::dlp::Inbound;
@@ -22,6 +23,14 @@ use crate::stream::Stream;
 /// An answer larger than this is taken for one without an end. The largest files that are fetched in one piece,
 /// shards of models, stay below.
 pub(crate) const MAX_ANSWER: u64 = 8 * 1024 * 1024 * 1024;
+
+/// Waits until there is no more use in waiting: the destination says nothing, or may no longer be heard.
+async fn patience(mut watch: Watch) -> Reason {
+    tokio::select! {
+        () = watch.revoked() => Reason::PolicyChanged,
+        () = sleep(IDLE) => Reason::UpstreamTimeout,
+    }
+}
 
 /// What a destination's body is looked through with.
 pub(crate) struct Scrub {
@@ -53,8 +62,9 @@ pub(crate) struct Relay {
     inbound: Option<Inbound>,
     received: u64,
     reason: Reason,
-    /// Only there while the destination lets us wait.
-    idle: Option<Pin<Box<Sleep>>>,
+    watch: Watch,
+    /// Why the waiting will have to end. Only there while the destination lets us wait.
+    waiting: Option<Pin<Box<dyn Future<Output = Reason> + Send + Sync>>>,
 }
 
 impl Relay {
@@ -64,7 +74,7 @@ impl Relay {
         progress: Arc<Progress>,
         scrub: Option<Scrub>,
         inbound: Option<Inbound>,
-        lease: Lease,
+        (lease, watch): (Lease, Watch),
         reason: Reason,
     ) -> Box<Self> {
         Box::new(Self {
@@ -78,7 +88,8 @@ impl Relay {
             inbound,
             received: 0,
             reason,
-            idle: None,
+            watch,
+            waiting: None,
         })
     }
 
@@ -88,11 +99,17 @@ impl Relay {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         while !self.has_ended {
             let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
-                let idle = self.idle.get_or_insert_with(|| Box::pin(sleep(IDLE)));
-                ready!(idle.as_mut().poll(cx));
-                return self.stop(Reason::UpstreamTimeout);
+                let watch = &self.watch;
+                let waiting = self
+                    .waiting
+                    .get_or_insert_with(|| Box::pin(patience(watch.clone())));
+                let reason = ready!(waiting.as_mut().poll(cx));
+                return self.stop(reason);
             };
-            self.idle = None;
+            self.waiting = None;
+            if let Err(reason) = self.watch.check() {
+                return self.stop(reason);
+            }
             let data = match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => data,
@@ -107,7 +124,10 @@ impl Relay {
                 }
                 None => {
                     self.has_ended = true;
-                    let held = self.scrub.as_mut().map(|scrub| scrub.stream.finish());
+                    let held = self
+                        .scrub
+                        .as_mut()
+                        .map(|scrub| scrub.stream.finish_redacted());
                     held.unwrap_or_default()
                 }
             };
@@ -149,8 +169,10 @@ impl Relay {
         let Some(scrub) = &mut self.scrub else {
             return data;
         };
+        let before = scrub.stream.hits();
         let data = scrub.stream.redact(data);
-        if scrub.stream.hits() > 0 {
+        // Once for a piece that holds it, not for every piece after it: a long answer would close its route.
+        if scrub.stream.hits() > before {
             self.reason = Reason::CredentialReflected;
             scrub.suspension.count();
         }

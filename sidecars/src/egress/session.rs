@@ -11,17 +11,19 @@ use hyper::http::uri;
 use hyper::{Request, Response, StatusCode, Uri, Version};
 
 use super::body::{Answer, Progress};
+use super::grant::{Grant, Watch};
+use super::heads::BadHead;
 use super::relay::{MAX_ANSWER, Relay, Scrub};
 use super::upload::Upload;
 use super::upstream::{self, Lease, Wanted};
 use super::websocket::{Handshake, Joined};
-use super::{Local, denial};
-use crate::audit::{Entry, Way};
+use super::{Egress, Local, denial};
+use crate::audit::{Entry, Record, Way};
 use crate::authority::Authority;
 use crate::credential::{Credential, check_head};
 use crate::dlp::{self, Found, Kind};
 use crate::headers;
-use crate::policy::{Policy, Question, Scheme, Tls};
+use crate::policy::{Question, Route, Scheme, Tls};
 use crate::reason::Reason;
 
 /// What a connection's requests can be for.
@@ -43,24 +45,40 @@ pub(crate) struct Session {
 
 /// An allowed request on its way.
 struct Exchange {
-    policy: Arc<Policy>,
-    route: usize,
-    scheme: Scheme,
-    to: Arc<Authority>,
+    grant: Arc<Grant>,
     handshake: Option<Handshake>,
     progress: Arc<Progress>,
     found: Arc<Found>,
 }
 
 impl Exchange {
+    fn route(&self) -> &Route {
+        &self.grant.policy.routes[self.grant.route]
+    }
+
     fn credential(&self) -> Option<&Credential> {
-        self.policy.routes[self.route].credential.as_ref()
+        self.route().credential.as_ref()
     }
 }
 
 impl Session {
     pub(crate) fn new(local: Arc<Local>, way: Way, target: Target) -> Arc<Self> {
         Arc::new(Self { local, way, target })
+    }
+
+    pub(crate) fn egress(&self) -> &Egress {
+        &self.local.egress
+    }
+
+    /// Records what was no request; the HTTP library has answered it.
+    pub(crate) async fn record_malformed(&self, is_too_large: bool) {
+        let Ok(mut entry) = self.local.egress.audit.begin(self.way).await else {
+            return;
+        };
+        let record = entry.record();
+        self.note_target(record);
+        record.reason = Reason::RequestMalformed;
+        record.status = Some(if is_too_large { 431 } else { 400 });
     }
 
     /// Answers one request.
@@ -87,6 +105,10 @@ impl Session {
         record.method = Some(request.method().clone());
         let policy = self.local.egress.policy();
         record.path = Some(policy.clean(request.uri().path()).to_owned());
+        if request.extensions().get::<BadHead>().is_some() {
+            self.note_target(record);
+            return Err(Reason::RequestMalformed);
+        }
         headers::check_request(request.headers())?;
         let scheme = self.scheme();
         record.plain_http = scheme == Scheme::Http;
@@ -123,10 +145,14 @@ impl Session {
         }
         let handshake = Handshake::of(&mut request)?;
         let exchange = Exchange {
-            policy,
-            route,
-            scheme,
-            to,
+            grant: Arc::new(Grant {
+                policy,
+                route,
+                scheme,
+                to,
+                method: request.method().clone(),
+                target: request.uri().clone(),
+            }),
             handshake,
             progress: Arc::default(),
             found: record.dlp.clone(),
@@ -143,14 +169,13 @@ impl Session {
             &parts.headers,
             &exchange.found,
             &exchange.progress,
-            &exchange.policy,
-            route,
+            || Watch::new(&self.local.egress.policy, exchange.grant.clone()),
         )?;
         let wanted = Wanted {
-            policy: &exchange.policy,
+            policy: &exchange.grant.policy,
             route,
             scheme,
-            to: &exchange.to,
+            to: &exchange.grant.to,
             h2,
         };
         let sent = upstream::send(&self.local, &wanted, Request::from_parts(parts, body)).await;
@@ -165,6 +190,15 @@ impl Session {
             return Err(Reason::ResponseTooLarge);
         }
         Ok((exchange, response, lease))
+    }
+
+    /// What is known of a request's destination before it is read.
+    fn note_target(&self, record: &mut Record) {
+        record.plain_http = self.scheme() == Scheme::Http;
+        if let Target::Tunnel(to) = &self.target {
+            record.host = Some(to.host.as_str().into());
+            record.port = Some(to.port);
+        }
     }
 
     fn scheme(&self) -> Scheme {
@@ -235,9 +269,10 @@ fn rewrite(parts: &mut Parts, exchange: &Exchange) -> Result<(), Reason> {
         let value = HeaderValue::from_static("trailers");
         parts.headers.insert(TE, value);
     }
-    check_head(parts, &exchange.policy.needles, exchange.credential())?;
-    let rules = &exchange.policy.routes[exchange.route].dlp;
-    dlp::check_head(rules, &exchange.found, exchange.to.host.as_str(), parts)?;
+    check_head(parts, &exchange.grant.policy.needles, exchange.credential())?;
+    let rules = &exchange.route().dlp;
+    let host = exchange.grant.to.host.as_str();
+    dlp::check_head(rules, &exchange.found, host, parts)?;
     if parts.uri.authority().is_some() {
         let target = parts
             .uri
@@ -258,25 +293,21 @@ fn rewrite(parts: &mut Parts, exchange: &Exchange) -> Result<(), Reason> {
             .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
     if let Some(handshake) = &exchange.handshake {
-        if rules.is_explicit() {
-            // In frames only the bottle's own secrets are looked for.
-            exchange.found.add(Kind::NotScanned);
-        }
         handshake.ask(&mut parts.headers);
     }
     Ok(())
 }
 
 fn host_header(exchange: &Exchange) -> Result<HeaderValue, Reason> {
-    let Authority { host, port } = &*exchange.to;
-    let default = match exchange.scheme {
+    let Authority { host, port } = &*exchange.grant.to;
+    let default = match exchange.grant.scheme {
         Scheme::Https => 443,
         Scheme::Http => 80,
     };
     let value = if *port == default {
         HeaderValue::from_str(host.as_str())
     } else {
-        HeaderValue::try_from(exchange.to.to_string())
+        HeaderValue::try_from(exchange.grant.to.to_string())
     };
     value.map_err(|_| Reason::HostInvalid)
 }
@@ -294,15 +325,18 @@ fn relay(
     lease: Lease,
     mut entry: Entry,
 ) -> Response<Answer> {
+    // Nothing of the answer has gone on, so it can still be a refusal.
+    let watch = match Watch::new(&local.egress.policy, exchange.grant.clone()) {
+        Ok(watch) => watch,
+        Err(reason) => return refuse(reason, &mut entry),
+    };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return match exchange.handshake {
             Some(handshake) if handshake.is_accepted(&response) => handshake.join(
                 response,
                 Joined {
-                    policy: exchange.policy,
-                    route: exchange.route,
+                    watch,
                     place: lease.into_place(),
-                    policies: local.egress.policy.subscribe(),
                 },
                 entry,
             ),
@@ -312,7 +346,7 @@ fn relay(
     let mut reason = Reason::Allowed;
     let mut scrub = None;
     headers::clean_response(response.headers_mut());
-    let route = &exchange.policy.routes[exchange.route];
+    let route = exchange.route();
     if let Some(needles) = exchange.credential().and_then(Credential::needles) {
         if headers::clean_credentialed_response(response.headers_mut(), needles) > 0 {
             reason = Reason::CredentialReflected;
@@ -330,7 +364,15 @@ fn relay(
         exchange.found.add(Kind::NotScanned);
     }
     response.map(|body| {
-        let relay = Relay::new(body, entry, progress, scrub, inbound, lease, reason);
+        let relay = Relay::new(
+            body,
+            entry,
+            progress,
+            scrub,
+            inbound,
+            (lease, watch),
+            reason,
+        );
         Answer::Relay(relay)
     })
 }

@@ -24,9 +24,10 @@ const ACCESS_DENIED: &[u8] = &[0x15, 3, 3, 0, 2, 2, 49];
 
 /// Serves one connection to the HTTP port.
 pub(crate) async fn serve_http(local: Arc<Local>, stream: TcpStream, _guard: Guard) {
-    let session = Session::new(local.clone(), Way::Transparent, Target::Led(HTTP));
-    let service = service_fn(move |request| session.clone().answer(request));
-    listen::serve(&local.egress, stream, HEAD_TIMEOUT, service).await;
+    let session = Session::new(local, Way::Transparent, Target::Led(HTTP));
+    let asked = session.clone();
+    let service = service_fn(move |request| asked.clone().answer(request));
+    listen::serve(&session, stream, HEAD_TIMEOUT, service).await;
 }
 
 /// Serves one connection to the HTTPS port.

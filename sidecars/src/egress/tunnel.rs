@@ -54,8 +54,9 @@ where
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         h2::serve(egress, stream, session).await;
     } else {
-        let service = service_fn(move |request| session.clone().answer(request));
-        listen::serve(egress, stream, KEEP_ALIVE, service).await;
+        let asked = session.clone();
+        let service = service_fn(move |request| asked.clone().answer(request));
+        listen::serve(&session, stream, KEEP_ALIVE, service).await;
     }
     Ok(())
 }

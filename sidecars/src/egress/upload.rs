@@ -10,11 +10,12 @@ use hyper::HeaderMap;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 
 use super::body::{BodyError, IDLE, Progress};
+use super::grant::Watch;
 use super::pace::Pace;
 use crate::credential::{Credential, body_may_hold, reason_for};
 use crate::dlp::{BodyScan, Found, Secrets};
 use crate::needles::Needles;
-use crate::policy::{Budget, Policy};
+use crate::policy::Budget;
 use crate::reason::Reason;
 use crate::stream::Stream;
 
@@ -29,6 +30,7 @@ pub(crate) struct Upload {
 }
 
 struct Checks {
+    watch: Watch,
     progress: Arc<Progress>,
     pace: Pace,
     /// How much it may be altogether.
@@ -65,13 +67,13 @@ impl Upload {
         headers: &HeaderMap,
         found: &Arc<Found>,
         progress: &Arc<Progress>,
-        policy: &Policy,
-        route: usize,
+        watch: impl FnOnce() -> Result<Watch, Reason>,
     ) -> Result<Self, Reason> {
         if inner.is_end_stream() {
             return Ok(Self::none());
         }
-        let route = &policy.routes[route];
+        let watch = watch()?;
+        let (policy, route) = (watch.policy(), watch.route());
         let search = || {
             let own = route.credential.as_ref().and_then(Credential::placeholder);
             (!policy.needles.is_empty()).then(|| Search {
@@ -91,6 +93,7 @@ impl Upload {
             cap: route.request_cap(),
             pace: Pace::default(),
             progress: progress.clone(),
+            watch: watch.clone(),
         };
         Ok(Self {
             body: Some((inner, Box::new(checks))),
@@ -101,6 +104,9 @@ impl Upload {
 impl Checks {
     fn pass(&mut self, data: Bytes) -> Result<Bytes, BodyError> {
         let length = data.len() as u64;
+        self.watch
+            .check()
+            .map_err(|reason| self.progress.stop(reason))?;
         if let Some(budget) = &self.budget {
             budget
                 .take_bytes(length)

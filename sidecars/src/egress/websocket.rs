@@ -1,8 +1,6 @@
 //! WebSocket: the one upgrade there is. Frames flow only after the destination has really agreed; until then,
 //! and if it does not agree, everything stays HTTP and under the rules of HTTP.
 
-use std::sync::Arc;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::body::Incoming;
@@ -13,15 +11,14 @@ use hyper::header::{
 use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, Response, Version};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-use tokio::sync::watch;
 
 use super::body::Answer;
+use super::grant::Watch;
 use super::messages;
 use super::pool::Place;
 use crate::audit::Entry;
 use crate::credential::Credential;
 use crate::headers;
-use crate::policy::{Policy, Route};
 use crate::reason::Reason;
 
 /// RFC 6455 mixes this into the key to show that the server speaks WebSocket.
@@ -87,11 +84,8 @@ impl Handshake {
         let client = self.client;
         let (mut parts, _) = response.into_parts();
         headers::clean_response(&mut parts.headers);
-        let needles = joined
-            .route()
-            .credential
-            .as_ref()
-            .and_then(Credential::needles);
+        let route = joined.watch.route();
+        let needles = route.credential.as_ref().and_then(Credential::needles);
         let hits = needles.map_or(0, |needles| {
             headers::clean_credentialed_response(&mut parts.headers, needles)
         });
@@ -105,7 +99,7 @@ impl Handshake {
         record.status = Some(parts.status.as_u16());
         if hits > 0 {
             record.reason = Reason::CredentialReflected;
-            joined.route().suspension.count();
+            route.suspension.count();
         }
         tokio::spawn(async move {
             if let (Ok(client), Ok(server)) = tokio::join!(client, server) {
@@ -118,18 +112,9 @@ impl Handshake {
 
 /// What both sides were joined under.
 pub(crate) struct Joined {
-    pub(crate) policy: Arc<Policy>,
-    pub(crate) route: usize,
-    /// Tells when the policy changes.
-    pub(crate) policies: watch::Receiver<Arc<Policy>>,
+    pub(crate) watch: Watch,
     /// One of the host's places, until the end.
     pub(crate) place: Place,
-}
-
-impl Joined {
-    pub(crate) fn route(&self) -> &Route {
-        &self.policy.routes[self.route]
-    }
 }
 
 fn names_upgrade(headers: &HeaderMap) -> bool {

@@ -63,7 +63,7 @@ impl Policy {
     /// Whether anything at all may be sent to this destination: what is asked before a tunnel is opened.
     pub(crate) fn decide_destination(&self, scheme: Scheme, host: &str, port: u16) -> Decision {
         let mut no = Decision::no(Reason::HostNotAllowed);
-        for &index in self.routes_of(host) {
+        for &index in self.candidates(scheme, host, port) {
             match self.routes[index].serves(scheme, port) {
                 Ok(()) => {
                     return Decision {
@@ -80,7 +80,7 @@ impl Policy {
     /// Whether this request may be sent.
     pub(crate) fn decide(&self, question: &Question<'_>) -> Decision {
         let mut no = Decision::no(Reason::HostNotAllowed);
-        let routes = self.routes_of(question.host);
+        let routes = self.candidates(question.scheme, question.host, question.port);
         if routes.is_empty() {
             return no;
         }
@@ -135,7 +135,10 @@ fn closeness(reason: Reason) -> u8 {
 }
 
 impl Route {
-    fn serves(&self, scheme: Scheme, port: u16) -> Result<(), Reason> {
+    pub(super) fn serves(&self, scheme: Scheme, port: u16) -> Result<(), Reason> {
+        if self.is_open {
+            return Ok(());
+        }
         if self.document.scheme != scheme {
             return Err(Reason::SchemeNotAllowed);
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bottle_plan::host::HostPattern;
-use bottle_plan::policy::{self as doc, POLICY_SCHEMA, PathKind};
+use bottle_plan::policy::{self as doc, Mode, OBSERVED_RULE, POLICY_SCHEMA, PathKind};
 use hyper::Method;
 use hyper::header::{HeaderName, HeaderValue};
 
@@ -78,6 +78,17 @@ pub(crate) fn load(
         table.entry(name.into()).or_default().push(index);
         routes.push(route);
     }
+    let open = match document.mode {
+        Mode::Enforce => None,
+        Mode::Observe => {
+            let route = open_route().map_err(|problem| LoadError {
+                place: OBSERVED_RULE.into(),
+                problem,
+            })?;
+            routes.push(route);
+            Some([routes.len() - 1])
+        }
+    };
     let needles = Needles::of_bottle(routes.iter().filter_map(|route| route.credential.as_ref()))
         .map_err(|error| LoadError {
         place: "routes".into(),
@@ -89,6 +100,7 @@ pub(crate) fn load(
         log: document.log,
         own_networks,
         routes,
+        open,
         exact,
         wildcard,
         needles: Arc::new(needles),
@@ -148,6 +160,36 @@ fn compile(
         credential,
         budget,
         suspension,
+        is_open: false,
+    })
+}
+
+/// What serves every destination where the way out is observed: no credential, no private range, and, as everywhere,
+/// no push.
+fn open_route() -> Result<Route, String> {
+    let document = doc::Route {
+        source: Some(OBSERVED_RULE.to_owned()),
+        host: "*".to_owned(),
+        scheme: doc::Scheme::Https,
+        ports: Vec::new(),
+        matches: Vec::new(),
+        auth: None,
+        tls: doc::Tls::Inspect,
+        private: Vec::new(),
+        git: doc::GitAccess { fetch: true },
+        dlp: None,
+        limits: None,
+    };
+    Ok(Route {
+        rule: OBSERVED_RULE.into(),
+        matches: Vec::new(),
+        credential: None,
+        private: Vec::new(),
+        budget: None,
+        suspension: Suspension::new(OBSERVED_RULE),
+        dlp: Arc::new(Rules::compile(&document)?),
+        document,
+        is_open: true,
     })
 }
 

@@ -39,8 +39,10 @@ pub(crate) struct Policy {
     pub(crate) log: u8,
     /// Networks of the bottle itself; never dialled.
     pub(crate) own_networks: Vec<Cidr>,
-    /// The routes, in the order of the document.
+    /// The routes, in the order of the document; behind them the open one, where there is one.
     pub(crate) routes: Vec<Route>,
+    /// The index of the route for every destination that no other serves; only where the way out is observed.
+    open: Option<[usize; 1]>,
     /// Route indexes by exact host.
     exact: HashMap<Box<str>, Vec<usize>>,
     /// Route indexes by what follows `*.`.
@@ -62,6 +64,8 @@ pub(crate) struct Route {
     pub(crate) suspension: Suspension,
     /// What is looked for in what goes by.
     pub(crate) dlp: Arc<Rules>,
+    /// Whether it serves every scheme and port: the route of what is only observed.
+    is_open: bool,
 }
 
 impl Route {
@@ -101,6 +105,25 @@ enum PathRule {
     Regex(regex::bytes::Regex),
 }
 
+/// Names that are never public (RFC 6761, 6762, 7686, 9476 and ICANN's `internal`). What the canary asks for is one.
+const SPECIAL: [&str; 8] = [
+    "alt",
+    "example",
+    "internal",
+    "invalid",
+    "local",
+    "localhost",
+    "onion",
+    "test",
+];
+
+/// Whether a name could be that of a public host: of two labels or more, and below no special-use domain.
+fn is_public_name(host: &str) -> bool {
+    host.rsplit_once('.')
+        .is_some_and(|(_, last)| !SPECIAL.contains(&last) && host != "home.arpa")
+        && !host.ends_with(".home.arpa")
+}
+
 impl Policy {
     /// The routes of the most specific host pattern that matches; no route of a less specific one applies.
     fn routes_of(&self, host: &str) -> &[usize] {
@@ -117,14 +140,30 @@ impl Policy {
         &[]
     }
 
+    /// The routes that are asked about a destination. The open one only where no other serves it: where a route says
+    /// what may be done, that holds, so the open one is never a way around its rules, budgets and private ranges.
+    fn candidates(&self, scheme: Scheme, host: &str, port: u16) -> &[usize] {
+        let routes = self.routes_of(host);
+        let serves = |&index: &usize| self.routes[index].serves(scheme, port).is_ok();
+        match &self.open {
+            Some(open) if is_public_name(host) && !routes.iter().any(serves) => open,
+            _ => routes,
+        }
+    }
+
+    /// Whether every public destination is let through, to be observed.
+    pub(crate) fn is_observing(&self) -> bool {
+        self.open.is_some()
+    }
+
     /// Whether the name is on the list at all: what the DNS responder asks.
     pub(crate) fn knows(&self, host: &str) -> bool {
-        !self.routes_of(host).is_empty()
+        (self.is_observing() && is_public_name(host)) || !self.routes_of(host).is_empty()
     }
 
     /// A text of the agent's as it may be recorded: without secrets, however they are written.
     pub(crate) fn clean<'a>(&self, text: &'a str) -> &'a str {
-        let dirty = |bytes: &[u8]| self.needles.find(bytes).next().is_some() || holds_token(bytes);
+        let dirty = |bytes: &[u8]| self.needles.are_in(bytes) || holds_token(bytes);
         if dirty(text.as_bytes()) || (text.contains('%') && dirty(&decode_lossy(text.as_bytes()))) {
             return "[redacted]";
         }

@@ -222,6 +222,28 @@ fn a_route_whose_destination_keeps_sending_it_back_is_closed() {
     }
 }
 
+/// One sighting in a long answer is one, however many pieces come after it.
+#[test]
+fn a_long_answer_is_not_taken_for_many_sightings() {
+    let handler = |_: &Message, stream: &mut dyn Stream| {
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        let mut piece = format!("{SECRET:4000}");
+        stream.write_all(head.as_bytes()).unwrap();
+        for _ in 0..100 {
+            write!(stream, "{:x}\r\n{piece}\r\n", piece.len()).unwrap();
+            stream.flush().unwrap();
+            piece = "nothing to see here. ".repeat(200);
+        }
+        stream.write_all(b"0\r\n\r\n").is_ok()
+    };
+    let world = World::with(&json!([credentialed("api.example.com")]), Arc::new(handler));
+    for _ in 0..2 {
+        let answer = world.request("api.example.com", &get("api.example.com", "/", ""));
+        assert_eq!(answer.status(), 200);
+        assert!(!answer.text().contains(SECRET));
+    }
+}
+
 #[test]
 fn nothing_secret_is_recorded() {
     let [world, _] = worlds();

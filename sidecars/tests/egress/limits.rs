@@ -73,36 +73,6 @@ fn a_request_without_an_announced_size_is_stopped_on_its_way() {
     }
 }
 
-/// A message with a length and chunks is the classic way to smuggle a second one. The library we parse with takes
-/// the chunks, drops the length and ends the connection after it; what leaves is written anew. So this shows what
-/// matters: no bytes of the body can become a request, and the destination sees one way to read it.
-#[test]
-fn a_length_and_chunks_leave_as_chunks_alone() {
-    for fields in [
-        "content-length: 5\r\ntransfer-encoding: chunked\r\n",
-        "transfer-encoding: chunked\r\ncontent-length: 5\r\n",
-    ] {
-        let world = World::with(&json!([route()]), Arc::new(discreet));
-        let mut stream = world.tunnel(API, 443);
-        let raw = format!(
-            "POST / HTTP/1.1\r\nhost: {API}\r\n{fields}\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: {API}\r\n\r\n"
-        );
-        let answer = ask(&mut stream, &raw);
-        assert!(answer.status() == 200 || answer.status() == 400);
-        assert!(
-            read_message(&mut stream, true).is_none(),
-            "the connection goes on"
-        );
-        let seen = world.seen();
-        assert!(seen.len() <= 1, "{seen:?}");
-        for message in seen {
-            assert!(message.all("content-length").is_empty(), "{message:?}");
-            assert_eq!(message.all("transfer-encoding"), ["chunked"]);
-            assert!(message.body.is_empty());
-        }
-    }
-}
-
 #[test]
 fn a_client_that_waits_to_be_asked_is_asked() {
     let world = World::with(&json!([route()]), Arc::new(discreet));

@@ -101,3 +101,46 @@ fn an_upstream_that_closed_is_dialled_again() {
         std::thread::sleep(Duration::from_millis(50));
     }
 }
+
+/// A client that keeps its connection may keep it: no number of requests ends it, and that the destination ends its
+/// own now and then is not noticed.
+#[test]
+fn a_connection_carries_as_many_requests_as_its_client_likes() {
+    const REQUESTS: usize = 2_500;
+    let answered = AtomicUsize::new(0);
+    let handler = move |_: &Message, stream: &mut dyn Stream| {
+        let goes_on = answered.fetch_add(1, Ordering::Relaxed) % 700 != 699;
+        let close = if goes_on { "" } else { "connection: close\r\n" };
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\n{close}content-length: 2\r\n\r\nok"
+        )
+        .is_ok()
+            && goes_on
+    };
+    let routes = json!([
+        {"host": "api.example.com", "ports": [443]},
+        {"host": "api.example.com", "scheme": "http", "ports": [80]},
+    ]);
+    let world = World::with(&routes, Arc::new(handler));
+    // Each is opened when it is used: one that is silent for long is ended.
+    type Open = fn(&World) -> Box<dyn Stream>;
+    let ways: [(Open, &str); 3] = [
+        (|world| Box::new(world.tunnel("api.example.com", 443)), "/"),
+        (|world| Box::new(world.transparent("api.example.com")), "/"),
+        (|world| Box::new(world.proxy()), "http://api.example.com/"),
+    ];
+    for (open, url) in ways {
+        let mut stream = open(&world);
+        for number in 0..REQUESTS {
+            stream
+                .write_all(get("api.example.com", url, "").as_bytes())
+                .unwrap();
+            stream.flush().unwrap();
+            let answer = read_message(&mut *stream, true);
+            let answer = answer.unwrap_or_else(|| panic!("{url}: no answer to request {number}"));
+            assert_eq!(answer.status(), 200, "{url}, request {number}: {answer:?}");
+            assert!(answer.all("connection").is_empty(), "{answer:?}");
+        }
+    }
+}

@@ -61,6 +61,16 @@ fn plain(first: u8, text: &str) -> Vec<u8> {
     [&[first, length], text.as_bytes()].concat()
 }
 
+/// A client's message of 16 MiB and a byte, in one frame.
+fn large() -> Vec<u8> {
+    let length = (16_u64 << 20) + 1;
+    let mut frame = vec![0x82, 0xff];
+    frame.extend_from_slice(&length.to_be_bytes());
+    frame.extend_from_slice(&[0; 4]);
+    frame.resize(frame.len() + usize::try_from(length).unwrap(), b'x');
+    frame
+}
+
 /// A world whose destination sends `frames` at once and then takes whatever comes; and a joined client.
 fn joined(frames: Vec<u8>) -> (World, StreamOwned<ClientConnection, TcpStream>) {
     let handler = move |_: &Message, stream: &mut dyn Stream| {
@@ -77,8 +87,17 @@ fn joined(frames: Vec<u8>) -> (World, StreamOwned<ClientConnection, TcpStream>) 
     (world, stream)
 }
 
-fn is_closed(stream: &mut dyn Stream) -> bool {
-    !stream.read(&mut [0; 10]).is_ok_and(|read| read > 0)
+/// Reads to the end; the code of the close frame it ends with.
+fn closed(stream: &mut dyn Stream) -> Option<u16> {
+    let mut rest = Vec::new();
+    let mut buffer = [0; 100];
+    while let Ok(read @ 1..) = stream.read(&mut buffer) {
+        rest.extend_from_slice(&buffer[..read]);
+    }
+    match rest.as_slice() {
+        [.., 0x88, 2, high, low] => Some(u16::from_be_bytes([*high, *low])),
+        _ => None,
+    }
 }
 
 #[test]
@@ -134,28 +153,45 @@ fn a_destination_that_does_not_agree_gets_no_tunnel() {
 #[test]
 fn what_leaves_is_looked_through() {
     let (one, two) = SECRET.split_at(9);
-    let cases: [(Vec<u8>, Option<&str>); 6] = [
-        (masked(0x81, &format!("a {SECRET} b")), Some("secret_leak")),
+    let cases: [(Vec<u8>, &str, u16); 11] = [
+        (masked(0x81, &format!("a {SECRET} b")), "secret_leak", 1008),
         // In two frames of a message, with a ping between them; in two messages; in a ping.
         (
             [masked(0x01, one), masked(0x89, "ping"), masked(0x80, two)].concat(),
-            Some("secret_leak"),
+            "secret_leak",
+            1008,
         ),
         (
             [masked(0x82, one), masked(0x82, two)].concat(),
-            Some("secret_leak"),
+            "secret_leak",
+            1008,
         ),
-        (masked(0x89, SECRET), Some("secret_leak")),
+        (masked(0x89, SECRET), "secret_leak", 1008),
         // Frames that are none: not masked, compressed although nobody agreed to it.
-        (plain(0x81, "x"), Some("request_malformed")),
-        (masked(0xc1, "x"), Some("request_malformed")),
+        (plain(0x81, "x"), "request_malformed", 1002),
+        (masked(0xc1, "x"), "request_malformed", 1002),
+        // A message inside another, one that never began, text that is none.
+        (
+            [masked(0x01, "x"), masked(0x81, "x")].concat(),
+            "request_malformed",
+            1002,
+        ),
+        (masked(0x80, "x"), "request_malformed", 1002),
+        (
+            vec![0x81, 0x81, 0, 0, 0, 0, 0xff],
+            "request_malformed",
+            1007,
+        ),
+        // A frame that says it is larger than a message may be.
+        (large(), "request_too_large", 1009),
+        (masked(0x8a, SECRET), "secret_leak", 1008),
     ];
-    for (frames, reason) in cases {
+    for (frames, reason, code) in cases {
         let (world, mut stream) = joined(Vec::new());
-        stream.write_all(&frames).unwrap();
-        stream.flush().unwrap();
-        assert!(is_closed(&mut stream));
-        assert_eq!(world.records(1)[0]["reason"].as_str(), reason);
+        // It may be closed before all of it is written.
+        let _ = stream.write_all(&frames).and_then(|()| stream.flush());
+        assert_eq!(closed(&mut stream), Some(code), "{reason}");
+        assert_eq!(world.records(1)[0]["reason"], reason);
     }
     // Its own destination may hear what the agent holds.
     let (world, mut stream) = joined(Vec::new());
@@ -204,7 +240,7 @@ fn it_ends_when_its_route_does() {
     stream.write_all(&masked(0x81, "still here")).unwrap();
     world.write_policy(&json!([other]));
     running.reload(&slots).unwrap();
-    assert!(is_closed(&mut stream));
+    assert_eq!(closed(&mut stream), Some(1008));
     assert_eq!(world.records(1)[0]["reason"], "policy_changed");
 }
 
@@ -223,6 +259,118 @@ fn budgets_count_what_is_in_frames() {
     stream.write_all(&masked(0x81, "twelve bytes")).unwrap();
     stream.write_all(&masked(0x81, "twelve bytes")).unwrap();
     stream.flush().unwrap();
-    assert!(is_closed(&mut stream));
+    assert_eq!(closed(&mut stream), Some(1008));
     assert_eq!(world.records(1)[0]["reason"], "limit_bytes_out");
+}
+
+/// A token that was never valid, in pieces so that no scanner of repositories finds it.
+fn token() -> String {
+    ["ghp_", "zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ", "0mLq17"].concat()
+}
+
+/// Everything the destination gets after the handshake, until it has `length` bytes of it.
+fn sent(
+    route: &serde_json::Value,
+    frames: &[u8],
+    length: usize,
+) -> (Vec<u8>, Vec<serde_json::Value>) {
+    let (give, take) = std::sync::mpsc::channel();
+    let give = std::sync::Mutex::new(give);
+    let handler = move |_: &Message, stream: &mut dyn Stream| {
+        agree(stream);
+        let mut got = vec![0; length];
+        stream.read_exact(&mut got).unwrap();
+        give.lock().unwrap().send(got).unwrap();
+        false
+    };
+    let world = World::with(&json!([route]), Arc::new(handler));
+    let mut stream = world.tunnel("api.example.com", 443);
+    stream.write_all(upgrade().as_bytes()).unwrap();
+    assert_eq!(read_message(&mut stream, false).unwrap().status(), 101);
+    // In pieces that end anywhere.
+    for piece in frames.chunks(7) {
+        stream.write_all(piece).unwrap();
+        stream.flush().unwrap();
+    }
+    let got = take.recv_timeout(Duration::from_secs(20)).unwrap();
+    drop(stream);
+    (got, world.records(1))
+}
+
+#[test]
+fn tokens_are_blacked_out_where_they_would_be_in_a_body() {
+    let token = token();
+    let (one, two) = token.split_at(17);
+    let stars = |text: &str| "*".repeat(text.len());
+    let frames = |one: &str, two: &str| {
+        [
+            masked(0x81, "hello"),
+            masked(0x01, &format!("it is {one}")),
+            masked(0x89, "ping"),
+            masked(0x80, &format!("{two} ok?")),
+            masked(0x81, "ghp_"),
+            masked(0x8a, "pong"),
+        ]
+        .concat()
+    };
+    let (whole, clean) = (frames(one, two), frames(&stars(one), &stars(two)));
+    let route = credentialed("api.example.com");
+    let (got, records) = sent(&route, &whole, whole.len());
+    assert_eq!(got, clean);
+    assert_eq!(records[0]["dlp"], json!(["token_patterns/github"]));
+    // Where it may pass it passes as it is.
+    let warn =
+        json!({"host": "api.example.com", "ports": [443], "dlp": {"outbound_on_match": "warn"}});
+    let (got, records) = sent(&warn, &whole, whole.len());
+    assert_eq!(got, whole);
+    assert_eq!(records[0]["dlp"], json!(["token_patterns/github"]));
+}
+
+#[test]
+fn tokens_end_a_conversation_that_must_not_have_them() {
+    let token = token();
+    for frame in [
+        masked(0x81, &token),
+        masked(0x82, &token),
+        masked(0x89, &token),
+    ] {
+        let handler = |_: &Message, stream: &mut dyn Stream| {
+            agree(stream);
+            let mut got = Vec::new();
+            // What it gets in the end is a client's close frame, and nothing before it.
+            let _ = stream.read_to_end(&mut got);
+            assert_eq!(got[..2], [0x88, 0x82], "{got:?}");
+            false
+        };
+        let routes = json!([{"host": "api.example.com", "ports": [443]}]);
+        let world = World::with(&routes, Arc::new(handler));
+        let mut stream = world.tunnel("api.example.com", 443);
+        assert_eq!(ask(&mut stream, &upgrade()).status(), 101);
+        stream.write_all(&frame).unwrap();
+        stream.flush().unwrap();
+        assert_eq!(closed(&mut stream), Some(1008));
+        let record = &world.records(1)[0];
+        assert_eq!(
+            (&record["reason"], &record["dlp"]),
+            (&json!("dlp_match"), &json!(["token_patterns/github"]))
+        );
+    }
+}
+
+#[test]
+fn what_comes_in_must_be_messages_too() {
+    for (frames, reason, code) in [
+        (vec![0x81, 1, 0xff], "upstream_failed", 1007),
+        (plain(0x80, "x"), "upstream_failed", 1002),
+        (
+            [plain(0x01, "x"), plain(0x02, "x")].concat(),
+            "upstream_failed",
+            1002,
+        ),
+        (masked(0x81, "x"), "upstream_failed", 1002),
+    ] {
+        let (world, mut stream) = joined(frames);
+        assert_eq!(closed(&mut stream), Some(code));
+        assert_eq!(world.records(1)[0]["reason"], reason);
+    }
 }

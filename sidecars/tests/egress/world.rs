@@ -206,6 +206,17 @@ impl World {
         }
     }
 
+    /// Stops the proxy and starts it with the policy that is there now.
+    pub(crate) fn restart(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop();
+        }
+        let network = Box::new(self.network.clone());
+        let running = start(settings(self.dir.path()), network, &slots).unwrap();
+        self.bound = running.bound();
+        self.running = Some(running);
+    }
+
     /// A connection to the proxy port.
     pub(crate) fn proxy(&self) -> TcpStream {
         connect(self.bound.proxy)

@@ -10,19 +10,23 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
-use super::{log, websocket};
+use super::{git, log, reflect, stepped, websocket};
 use crate::model;
 
 /// More of a head or a body is not read: a test that sends more wants to see who stops it.
 const MOST_HEAD: usize = 128 << 10;
-const MOST_BODY: usize = 64 << 20;
+const MOST_BODY: u64 = 64 << 20;
 
 pub(super) struct Request {
-    method: String,
-    path: String,
-    query: BTreeMap<String, String>,
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) query: BTreeMap<String, String>,
+    pub(super) raw_query: String,
     pub(super) headers: Vec<(String, String)>,
-    body: Vec<u8>,
+    pub(super) body: Vec<u8>,
+    trailers: Vec<String>,
+    /// The body's length, also where the body itself was not kept.
+    length: u64,
 }
 
 impl Request {
@@ -34,7 +38,12 @@ impl Request {
         found.map(|(_, value)| value.as_str())
     }
 
-    fn number(&self, key: &str, otherwise: usize) -> usize {
+    /// A value of the query; empty when there is none.
+    pub(super) fn asked(&self, key: &str) -> &str {
+        self.query.get(key).map_or("", String::as_str)
+    }
+
+    pub(super) fn number(&self, key: &str, otherwise: usize) -> usize {
         self.query
             .get(key)
             .and_then(|text| text.parse().ok())
@@ -48,6 +57,8 @@ impl Request {
             "query": self.query,
             "headers": self.headers,
             "body": String::from_utf8_lossy(&self.body),
+            "length": self.length,
+            "trailers": self.trailers,
             "sni": sni,
         })
     }
@@ -60,7 +71,26 @@ pub(super) fn converse(
     sni: Option<&str>,
 ) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
-    while let Some(request) = read_request(&mut stream)? {
+    while let Some(mut request) = read_head(&mut stream)? {
+        if request.path == "/early" {
+            // The answer comes before the body was read, and it is the last.
+            return whole(
+                stream.get_mut(),
+                "200 OK",
+                &[("connection", "close")],
+                b"early\n",
+            );
+        }
+        if request
+            .header("expect")
+            .is_some_and(|value| value.eq_ignore_ascii_case("100-continue"))
+        {
+            stream
+                .get_mut()
+                .write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+            stream.get_mut().flush()?;
+        }
+        read_body(&mut stream, &mut request)?;
         let mut event = request.as_json(sni);
         event["event"] = "request".into();
         event["peer"] = peer.to_string().into();
@@ -82,7 +112,7 @@ pub(super) fn converse(
     Ok(())
 }
 
-fn read_request(stream: &mut impl BufRead) -> io::Result<Option<Request>> {
+fn read_head(stream: &mut impl BufRead) -> io::Result<Option<Request>> {
     let Some(first) = read_line(stream)? else {
         return Ok(None);
     };
@@ -99,8 +129,11 @@ fn read_request(stream: &mut impl BufRead) -> io::Result<Option<Request>> {
             .filter_map(|pair| pair.split_once('='))
             .map(|(key, value)| (key.to_owned(), percent_decoded(value)))
             .collect(),
+        raw_query: query.to_owned(),
         headers: Vec::new(),
         body: Vec::new(),
+        trailers: Vec::new(),
+        length: 0,
     };
     loop {
         let line = read_line(stream)?.ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -114,7 +147,6 @@ fn read_request(stream: &mut impl BufRead) -> io::Result<Option<Request>> {
             .headers
             .push((name.to_owned(), value.trim().to_owned()));
     }
-    request.body = read_body(stream, &request)?;
     Ok(Some(request))
 }
 
@@ -128,8 +160,7 @@ fn read_line(stream: &mut impl BufRead) -> io::Result<Option<String>> {
     Ok(Some(line.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
-fn read_body(stream: &mut impl BufRead, request: &Request) -> io::Result<Vec<u8>> {
-    let mut body = Vec::new();
+fn read_body(stream: &mut impl BufRead, request: &mut Request) -> io::Result<()> {
     if request
         .header("transfer-encoding")
         .is_some_and(|value| value.eq_ignore_ascii_case("chunked"))
@@ -137,31 +168,43 @@ fn read_body(stream: &mut impl BufRead, request: &Request) -> io::Result<Vec<u8>
         loop {
             let line = read_line(stream)?.ok_or(io::ErrorKind::UnexpectedEof)?;
             let size = line.split(';').next().unwrap_or_default().trim();
-            let size = usize::from_str_radix(size, 16).map_err(io::Error::other)?;
+            let size = u64::from_str_radix(size, 16).map_err(io::Error::other)?;
             if size == 0 {
-                while read_line(stream)?.is_some_and(|trailer| !trailer.is_empty()) {}
-                return Ok(body);
+                while let Some(trailer) = read_line(stream)?.filter(|line| !line.is_empty()) {
+                    request.trailers.push(trailer);
+                }
+                return Ok(());
             }
-            take(stream, size, &mut body)?;
+            take(stream, size, request)?;
             read_line(stream)?;
         }
     }
-    let length = request
-        .header("content-length")
-        .unwrap_or("0")
-        .parse()
-        .map_err(io::Error::other)?;
-    take(stream, length, &mut body)?;
-    Ok(body)
+    let length = request.header("content-length").unwrap_or("0");
+    let length = length.parse().map_err(io::Error::other)?;
+    take(stream, length, request)
 }
 
-fn take(stream: &mut impl BufRead, count: usize, body: &mut Vec<u8>) -> io::Result<()> {
-    if body.len() + count > MOST_BODY {
+fn take(stream: &mut impl BufRead, count: u64, request: &mut Request) -> io::Result<()> {
+    request.length += count;
+    let mut piece = stream.take(count);
+    if request.path == "/upload" {
+        // As much as anybody likes: it is counted and not kept.
+        let read = io::copy(&mut piece, &mut io::sink())?;
+        return if read == count {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        };
+    }
+    if request.length > MOST_BODY {
         return Err(io::Error::other("the body is too long"));
     }
-    let start = body.len();
-    body.resize(start + count, 0);
-    stream.read_exact(&mut body[start..])
+    let read = piece.read_to_end(&mut request.body)?;
+    if read as u64 == count {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
 }
 
 fn percent_decoded(text: &str) -> String {
@@ -199,6 +242,13 @@ fn answer(out: &mut impl Write, request: &Request, sni: Option<&str>) -> io::Res
             whole(out, "200 OK", &[], b"at last\n")
         }
         "/sse" => events(out, request),
+        "/stepped" => stepped::stream(out, request),
+        "/ack" => {
+            stepped::acknowledge(request);
+            whole(out, "200 OK", &[], b"")
+        }
+        "/reflect" => reflect::answer(out, request),
+        "/upload" => whole(out, "200 OK", &[], request.length.to_string().as_bytes()),
         "/gzip" => {
             let mut packed = GzEncoder::new(Vec::new(), Compression::default());
             packed.write_all(request.as_json(sni).to_string().as_bytes())?;
@@ -219,16 +269,18 @@ fn answer(out: &mut impl Write, request: &Request, sni: Option<&str>) -> io::Res
                 body.as_bytes(),
             )
         }
+        path if git::is_for(path) => git::answer(out, request),
+        path if git::has_file(path) => git::file(out, path),
         _ => whole(
             out,
             "404 Not Found",
             &[],
-            b"there is /echo /redir /slow /sse /ws /gzip /bytes, and a model\n",
+            b"there is /echo /redir /slow /sse /stepped /ws /gzip /bytes /reflect /upload /early, git, files, and a model\n",
         ),
     }
 }
 
-fn whole(
+pub(super) fn whole(
     out: &mut impl Write,
     status: &str,
     headers: &[(&str, &str)],

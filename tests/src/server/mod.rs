@@ -4,7 +4,10 @@
 //! to be understood and not to be fast: a thread a connection, HTTP/1.1 only.
 
 mod dns;
+mod git;
 mod http;
+mod reflect;
+mod stepped;
 mod websocket;
 
 use std::convert::Infallible;

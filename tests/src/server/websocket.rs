@@ -53,8 +53,14 @@ fn shake_hands<S: Read + Write>(stream: &mut BufReader<S>, request: &Request) ->
         .header("sec-websocket-key")
         .ok_or_else(|| io::Error::other("no sec-websocket-key"))?;
     let accept = accept_for(key);
+    // Of the subprotocols offered the first is as good as any.
+    let offered = request.header("sec-websocket-protocol");
+    let protocol = offered.and_then(|all| all.split(',').next());
+    let protocol = protocol.map_or(String::new(), |name| {
+        format!("sec-websocket-protocol: {}\r\n", name.trim())
+    });
     let head = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: {accept}\r\n\r\n"
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: {accept}\r\n{protocol}\r\n"
     );
     stream.get_mut().write_all(head.as_bytes())?;
     stream.get_mut().flush()

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use bottle_tests::engine::{docker_lines, note_skipped, wait_within};
+use bottle_tests::image::OFFLINE;
 use bottle_tests::model::FINISHED;
 use bottle_tests::{Bottle, Done, Home, Internet, need_engine, suite};
 use search::Found;
@@ -156,17 +157,7 @@ fn start(home: &Home, internet: &Internet, name: &str) -> Option<Bottle> {
     let slug = home.slug(name);
     let compose = home.render(&home.plan(name, &slug));
     let done = home.tool("bottle-run").args(["up"]).stdin(compose).run();
-    let offline = [
-        "ENOTFOUND",
-        "EAI_AGAIN",
-        "ECONNREFUSED",
-        "ECONNRESET",
-        "ETIMEDOUT",
-        "Temporary failure",
-        "Could not connect",
-        "no such host",
-    ];
-    if done.code() != 0 && offline.iter().any(|sign| done.stderr.contains(sign)) {
+    if done.code() != 0 && OFFLINE.iter().any(|sign| done.stderr.contains(sign)) {
         note_skipped(
             "agents",
             &format!("the image of {name} cannot be built without npm and Debian's archive"),

@@ -1,16 +1,22 @@
 //! The files of an audit, in the order of its chain, and their lines.
+//!
+//! They were written by a sidecar that faces the agent, so they are read as the work of an enemy: no link is followed,
+//! and no line is held that is longer than a record can be.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use bottle_plan::audit::{CURRENT_FILE, closed_file_number};
-use bottle_plan::failure::{Failure, PathContext as _, Result};
+use crate::audit::{CURRENT_FILE, closed_file_number};
+use crate::failure::{Failure, PathContext as _, Result};
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 
 /// The paths there are, oldest first.
-pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut closed = Vec::new();
     for entry in fs::read_dir(folder).at("read", folder)? {
         let name = entry.at("read", folder)?.file_name();
@@ -27,21 +33,25 @@ pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// No line is read further than this. Far above [`bottle_plan::audit::MAX_LINE`]: a loss of power can leave a
+/// No line is read further than this. Far above [`crate::audit::MAX_LINE`]: a loss of power can leave a
 /// stretch of zeros, and the chain goes on behind it.
 const MAX_READ: usize = 1 << 20;
 
 /// An open file of the audit.
-pub(super) struct Lines {
+#[derive(Debug)]
+pub struct Lines {
     reader: BufReader<File>,
     /// Device and number: what it is, whatever it is called by now.
-    pub(super) identity: (u64, u64),
+    pub identity: (u64, u64),
     line: Vec<u8>,
 }
 
 impl Lines {
     /// Opens it if it is a plain file. A link or a pipe put in its place is refused, and does not make us wait.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When it cannot be opened, or is refused.
+    pub fn open(path: &Path) -> Result<Self> {
         let file = fs::OpenOptions::new()
             .read(true)
             .custom_flags(O_NOFOLLOW | O_NONBLOCK)
@@ -62,7 +72,11 @@ impl Lines {
     }
 
     /// The next whole line, without its end. What there is of an unfinished one is kept until the rest comes.
-    pub(super) fn next(&mut self) -> io::Result<Option<&[u8]>> {
+    ///
+    /// # Errors
+    /// When it cannot be read, or a line is longer than any record can be.
+    #[allow(clippy::should_implement_trait, reason = "a line is lent, not given")]
+    pub fn next(&mut self) -> io::Result<Option<&[u8]>> {
         if self.line.last() == Some(&b'\n') {
             self.line.clear();
         }
@@ -80,7 +94,8 @@ impl Lines {
     }
 
     /// The unfinished line at the end, after [`Self::next`] found no whole one.
-    pub(super) fn rest(&self) -> &[u8] {
+    #[must_use]
+    pub fn rest(&self) -> &[u8] {
         &self.line
     }
 }

@@ -1,0 +1,204 @@
+//! What the engine says of images and containers, as far as snapshots need it.
+
+use std::collections::BTreeMap;
+
+use bottle_plan::failure::{Failure, Result};
+use bottle_run::engine::{Engine, failure_of};
+use serde::Deserialize;
+
+/// An image.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Image {
+    /// `sha256:…`.
+    pub id: String,
+    /// Bytes, all layers together.
+    #[serde(default)]
+    pub size: u64,
+    /// Its names.
+    #[serde(default)]
+    pub repo_tags: Option<Vec<String>>,
+    /// Its layers.
+    #[serde(rename = "RootFS")]
+    pub root_fs: RootFs,
+    /// What containers start with.
+    #[serde(default)]
+    pub config: Option<Config>,
+    /// Where the engine keeps the uppermost layer.
+    #[serde(default)]
+    pub graph_driver: Option<GraphDriver>,
+}
+
+/// The layers of an image.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RootFs {
+    /// SHA-256 of each layer's tar, lowest first.
+    #[serde(default)]
+    pub layers: Vec<String>,
+}
+
+/// What containers of an image start with.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Config {
+    /// Labels.
+    #[serde(default)]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Variables.
+    #[serde(default)]
+    pub env: Option<Vec<String>>,
+}
+
+/// A storage driver and what it says of one layer.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct GraphDriver {
+    /// `overlay2`, ….
+    #[serde(default)]
+    pub name: String,
+    /// Its folders.
+    #[serde(default)]
+    pub data: Option<BTreeMap<String, String>>,
+}
+
+impl Image {
+    /// A label of it.
+    #[must_use]
+    pub fn label(&self, name: &str) -> Option<&str> {
+        let labels = self.config.as_ref()?.labels.as_ref()?;
+        labels.get(name).map(String::as_str)
+    }
+}
+
+/// An image and the text it was read from; nothing when the engine does not have it.
+///
+/// # Errors
+/// When the engine does not answer.
+pub fn image(engine: &Engine, reference: &str) -> Result<Option<(Image, Vec<u8>)>> {
+    let output = engine
+        .call(["image", "inspect", "--", reference])
+        .output()?;
+    if !output.status.success() {
+        if output.stderr.to_lowercase().contains("no such image") {
+            return Ok(None);
+        }
+        return Err(failure_of("docker image inspect", &output));
+    }
+    let images: Vec<Image> = parse(&output.stdout, "an image")?;
+    let image = images.into_iter().next();
+    Ok(image.map(|image| (image, output.stdout)))
+}
+
+/// A container.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Container {
+    /// Its id.
+    pub id: String,
+    /// The id of its image.
+    pub image: String,
+    /// How it is.
+    pub state: State,
+    /// What it was made with.
+    #[serde(default)]
+    pub config: Config,
+}
+
+/// How a container is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct State {
+    /// `running`, `paused`, `exited`, ….
+    pub status: String,
+    /// Whether it is frozen.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+/// A container; nothing when there is none of that name.
+///
+/// # Errors
+/// When the engine does not answer.
+pub fn container(engine: &Engine, name: &str) -> Result<Option<Container>> {
+    let output = engine.call(["container", "inspect", "--", name]).output()?;
+    if !output.status.success() {
+        if output.stderr.to_lowercase().contains("no such container") {
+            return Ok(None);
+        }
+        return Err(failure_of("docker container inspect", &output));
+    }
+    let containers: Vec<Container> = parse(&output.stdout, "a container")?;
+    Ok(containers.into_iter().next())
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(bytes: &[u8], what: &str) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        Failure::failed(format!("cannot read what the engine says of {what}")).because(error)
+    })
+}
+
+/// Whether the engine is one that can freeze a container into an image.
+///
+/// # Errors
+/// Failed, with the reason, when it is not; nothing has been changed then.
+pub fn check_can_commit(engine: &Engine) -> Result<()> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Version {
+        server: Option<serde_json::Value>,
+        client: Option<serde_json::Value>,
+    }
+    let output = engine.call(["version", "--format={{json .}}"]).run()?;
+    let version: Option<Version> = serde_json::from_slice(&output.stdout).ok();
+    // Docker has a server; Podman without a service is only a client, whose name stands in its version.
+    let named = |part: &Option<serde_json::Value>| {
+        part.as_ref().is_some_and(|part| {
+            let text = part.to_string();
+            text.contains("ApiVersion") || text.contains("APIVersion")
+        })
+    };
+    match version {
+        Some(version) if named(&version.server) || named(&version.client) => Ok(()),
+        _ => Err(Failure::failed(
+            "the engine cannot freeze a container: it is neither Docker nor Podman, and only these make an image of a running container",
+        )
+        .hint("nothing was changed; point BOTTLE_DOCKER at docker or podman")),
+    }
+}
+
+/// Gives an image a name.
+///
+/// # Errors
+/// When the engine refuses.
+pub fn tag(engine: &Engine, image: &str, name: &str) -> Result<()> {
+    engine.call(["image", "tag", image, name]).run().map(drop)
+}
+
+/// Removes an image, or a name of it; that it is gone already is no failure.
+///
+/// # Errors
+/// When the engine refuses: a container uses it, or it has other names.
+pub fn remove_image(engine: &Engine, reference: &str) -> Result<()> {
+    let output = engine.call(["image", "rm", "--", reference]).output()?;
+    if output.status.success() || output.stderr.to_lowercase().contains("no such image") {
+        return Ok(());
+    }
+    Err(failure_of("docker image rm", &output))
+}
+
+/// The images that carry these labels, named or not, by id.
+///
+/// # Errors
+/// When the engine does not answer.
+pub fn images_with(engine: &Engine, labels: &[String]) -> Result<Vec<String>> {
+    let filters = labels.iter().map(|label| format!("--filter=label={label}"));
+    let output = engine
+        .call(["image", "ls", "--all", "--no-trunc", "--format={{.ID}}"])
+        .args(filters)
+        .run()?;
+    let mut ids: Vec<String> = output.text().lines().map(str::to_owned).collect();
+    ids.sort();
+    ids.dedup();
+    Ok(ids)
+}

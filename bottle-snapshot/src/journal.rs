@@ -1,0 +1,73 @@
+//! What is being done, written down before it is done, so that whoever comes after a kill can finish or undo it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bottle_plan::failure::{PathContext as _, Result};
+use bottle_plan::state;
+use serde::{Deserialize, Serialize};
+
+/// The schema tag of [`Journal`].
+pub const JOURNAL_SCHEMA: &str = "bottle.snapshot-journal/v1";
+
+const FILE: &str = "snapshot-journal.json";
+
+/// A commit or an import that was begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Journal {
+    /// Always [`JOURNAL_SCHEMA`].
+    pub schema: String,
+    /// The snapshot's id, which its image carries as a label.
+    pub id: String,
+    /// Its number.
+    pub number: u32,
+    /// The container that is frozen meanwhile.
+    pub container: String,
+    /// Whether the engine freezes it for us; one that was frozen before stays so.
+    pub pauses: bool,
+    /// For an import: the image that is taken in. All else of the bottle was made for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<String>,
+}
+
+impl Journal {
+    /// What was begun in `folder`, if anything.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = path(folder);
+        match fs::read(&path) {
+            Ok(bytes) => state::parse_document(&bytes, JOURNAL_SCHEMA).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).at("read", &path),
+        }
+    }
+
+    /// Writes it down.
+    ///
+    /// # Errors
+    /// When that fails; then nothing may be begun.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        state::write_atomic(&path(folder), state::to_json(self)?.as_bytes(), 0o600)
+    }
+
+    /// It is done, or undone.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn close(folder: &Path) -> Result<()> {
+        let path = path(folder);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).at("remove", &path)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn path(folder: &Path) -> PathBuf {
+    folder.join(FILE)
+}

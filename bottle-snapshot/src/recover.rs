@@ -1,0 +1,178 @@
+//! After a kill: what was begun is finished if it is recorded, and undone if it is not.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bottle_plan::failure::Result;
+use bottle_plan::snapshot::Snapshots;
+use bottle_run::bottle::Home;
+use bottle_run::engine::Engine;
+use bottle_run::lock::BottleLock;
+
+use crate::engine;
+use crate::image;
+use crate::journal::Journal;
+
+/// An engine that is still committing tens of gigabytes is waited for; one that died in the middle is not.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Finishes or undoes what an earlier command left of the bottle. The caller holds its lock.
+///
+/// # Errors
+/// When the engine does not answer; then it is tried again next time.
+pub fn recover(engine: &Engine, home: &Home, slug: &str, say: &dyn Fn(&str)) -> Result<()> {
+    let folder = home.state.folder(slug)?;
+    if let Some(journal) = Journal::read(&folder)? {
+        say("finishing what an earlier bottle-snapshot left");
+        thaw(engine, &journal, say)?;
+        finish_or_undo(engine, home, slug, &journal)?;
+        if folder.is_dir() {
+            Journal::close(&folder)?;
+        }
+    }
+    sweep(engine, home, slug)
+}
+
+/// The same for every bottle of the home.
+///
+/// # Errors
+/// The first failure, after all bottles were tried.
+pub fn all(engine: &Engine, home: &Home, say: &dyn Fn(&str)) -> Result<()> {
+    let mut first = Ok(());
+    for bottle in home.state.bottles() {
+        let folder = home.state.folder(&bottle.slug)?;
+        let recovered = BottleLock::wait(&folder, &bottle.slug, || {
+            say("waiting for another command to finish");
+        })
+        .and_then(|_lock| recover(engine, home, &bottle.slug, say));
+        first = first.and(recovered);
+    }
+    first
+}
+
+/// The engine goes on with a commit whose client is gone, and thaws the container at its end.
+///
+/// # Errors
+/// When the engine does not answer.
+pub fn thaw(engine: &Engine, journal: &Journal, say: &dyn Fn(&str)) -> Result<()> {
+    if !journal.pauses {
+        return Ok(());
+    }
+    let started = Instant::now();
+    let mut told = false;
+    loop {
+        let container = engine::container(engine, &journal.container)?;
+        if !container.is_some_and(|container| container.state.paused) {
+            return Ok(());
+        }
+        if started.elapsed() > PATIENCE {
+            // Nobody commits for so long: the engine itself was killed meanwhile.
+            let _ = engine
+                .call(["unpause", journal.container.as_str()])
+                .output()?;
+            return Ok(());
+        }
+        if !told && started.elapsed() > Duration::from_secs(1) {
+            say("the engine is still freezing the agent; waiting for it");
+            told = true;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn finish_or_undo(engine: &Engine, home: &Home, slug: &str, journal: &Journal) -> Result<()> {
+    let snapshots = Snapshots::read(&home.state, slug)?;
+    if let Some(recorded) = snapshots.snapshots.iter().find(|one| one.id == journal.id) {
+        engine::tag(engine, &recorded.image, &image::latest(slug))?;
+        return mark_preserved(home, slug, true);
+    }
+    remove_named(engine, slug, journal)?;
+    if let Some(image) = &journal.imported {
+        // It may have been there before, under a name of somebody's.
+        let unnamed = engine::image(engine, image)?
+            .is_some_and(|(found, _)| found.repo_tags.unwrap_or_default().is_empty());
+        if unnamed {
+            engine::remove_image(engine, image)?;
+        }
+        return bottle_plan::planner::release(&home.state, slug);
+    }
+    remove_folder(&home.state.folder(slug)?, journal.number)
+}
+
+/// Takes the name away that the image of an unfinished commit may have got already.
+///
+/// # Errors
+/// When the engine refuses.
+pub fn remove_named(engine: &Engine, slug: &str, journal: &Journal) -> Result<()> {
+    let name = image::tag(slug, journal.number);
+    let named = engine::image(engine, &name)?;
+    if named.is_some_and(|(found, _)| found.label(image::ID) == Some(&journal.id)) {
+        engine::remove_image(engine, &name)?;
+    }
+    Ok(())
+}
+
+/// Removes images and containers that were made for this bottle's snapshots and are in no record.
+///
+/// # Errors
+/// When the engine does not answer.
+pub fn sweep(engine: &Engine, home: &Home, slug: &str) -> Result<()> {
+    let labels = [
+        format!("{}={slug}", image::SLUG),
+        format!("bottle.home={}", home.label),
+    ];
+    let found = engine::images_with(engine, &labels)?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    let snapshots = Snapshots::read(&home.state, slug)?;
+    let unknown = found
+        .iter()
+        .filter(|id| snapshots.snapshots.iter().all(|one| one.image != **id));
+    for id in unknown {
+        let Some((found, _)) = engine::image(engine, id)? else {
+            continue;
+        };
+        // One with a name was given it by somebody who wants it.
+        if found.repo_tags.unwrap_or_default().is_empty() {
+            // That a container still runs from it is no failure: it goes with the next command.
+            let _ = engine::remove_image(engine, id);
+        }
+    }
+    Ok(())
+}
+
+/// Notes whether the state of a bottle is to be kept although nothing runs.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn mark_preserved(home: &Home, slug: &str, preserved: bool) -> Result<()> {
+    let Some(mut metadata) = home.state.metadata(slug)? else {
+        return Ok(());
+    };
+    if metadata.preserved == preserved {
+        return Ok(());
+    }
+    metadata.preserved = preserved;
+    let path = home.state.folder(slug)?.join("metadata.json");
+    let text = bottle_plan::state::to_json(&metadata)?;
+    bottle_plan::state::write_atomic(&path, text.as_bytes(), 0o600)
+}
+
+/// The documents of a snapshot that is no more.
+///
+/// # Errors
+/// When they cannot be removed.
+pub fn remove_folder(state: &Path, number: u32) -> Result<()> {
+    use bottle_plan::failure::PathContext as _;
+    let folder = state
+        .join(bottle_plan::resume::SNAPSHOTS_FOLDER)
+        .join(number.to_string());
+    match std::fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).at("remove", &folder)
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,258 @@
+//! Ways to see the credential, to use another, or to do without.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use bottle_tests::Home;
+use bottle_tests::engine::docker;
+
+use super::{API, FREE, Fixture, TOKEN, assert_refused, get, headers};
+
+/// A destination that sends the credential back, again and again. (An echo endpoint; agent-vault #258.)
+pub(crate) fn row_45_a_destination_that_keeps_echoing(f: &Fixture) {
+    let host = "suspend.example.com";
+    let mut reasons = Vec::new();
+    for _ in 0..20 {
+        let outcomes = f.in_tunnels(host, &[get(host, "/reflect")]);
+        assert!(!outcomes[0].answer.contains(TOKEN), "{outcomes:?}");
+        reasons.extend(
+            outcomes[0]
+                .reasons()
+                .iter()
+                .map(|&reason| reason.to_owned()),
+        );
+    }
+    assert!(
+        reasons.contains(&"route_suspended".to_owned()),
+        "{reasons:?}"
+    );
+    f.assert_recorded(host, "credential_reflected");
+}
+
+/// The same in every form a destination writes it in, in the body and in the head.
+pub(crate) fn row_46_reflected_in_other_forms(f: &Fixture) {
+    let host = "reflect.example.com";
+    let forms = [
+        "raw",
+        "base64",
+        "base64url",
+        "hex",
+        "HEX",
+        "percent",
+        "multipart",
+        "json",
+        "chunks",
+        "phrase",
+        "location",
+        "header",
+    ];
+    let needles = needles(TOKEN);
+    for form in forms {
+        let outcomes = f.in_tunnels(host, &[get(host, &format!("/reflect?form={form}"))]);
+        let answer = &outcomes[0].answer;
+        assert!(
+            outcomes[0].reasons().is_empty() && answer.contains("HTTP/1.1 "),
+            "{form}: {outcomes:?}"
+        );
+        // Chunks would hide what is in pieces.
+        let joined: String = answer
+            .split("\r\n")
+            .filter(|line| line.len() != 1)
+            .collect();
+        for needle in &needles {
+            assert!(
+                !answer.contains(needle) && !joined.contains(needle),
+                "{form}: {answer}"
+            );
+        }
+    }
+    let compressed = f.in_tunnels(host, &[get(host, "/reflect?form=gzip")]);
+    assert_refused(&compressed[0], "encoded_response");
+}
+
+/// What must not come back: the value, and enough of its encodings.
+fn needles(value: &str) -> Vec<String> {
+    let bytes = value.as_bytes();
+    let hex = |upper: bool, prefix: &str| -> String {
+        let one = |byte: &u8| {
+            if upper {
+                format!("{prefix}{byte:02X}")
+            } else {
+                format!("{prefix}{byte:02x}")
+            }
+        };
+        bytes.iter().map(one).collect()
+    };
+    let mut all = vec![
+        value.to_owned(),
+        hex(false, ""),
+        hex(true, ""),
+        hex(true, "%"),
+    ];
+    for shift in 0..3 {
+        // The middle is the same whatever stands before and after.
+        let encoded = STANDARD_NO_PAD.encode([&b"xxx"[..shift], bytes].concat());
+        all.push(encoded[4..encoded.len() - 4].to_owned());
+    }
+    all
+}
+
+/// A key of the attacker's on an allowed host: what is uploaded with it is the attacker's. (PromptArmor, Cowork.)
+pub(crate) fn row_48_a_key_of_the_attackers_own(f: &Fixture) {
+    let with = |header: &str, mark: &str| {
+        format!(
+            "GET /bytes?n=3&mark={mark} HTTP/1.1\r\nHost: api.example.com\r\n{header}\r\nConnection: close\r\n\r\n"
+        )
+    };
+    let outcomes = f.in_tunnels(
+        API,
+        &[
+            with("Authorization: Bearer attackers-own-key-1", "row-48-own"),
+            with(
+                "Authorization: Basic YXR0YWNrZXI6a2V5LTEyMzQ=",
+                "row-48-own",
+            ),
+        ],
+    );
+    for outcome in &outcomes {
+        assert_refused(outcome, "foreign_credential");
+    }
+    f.assert_nothing_arrived("row-48-own");
+    let others = [
+        "X-Api-Key",
+        "Cookie",
+        "Api-Key",
+        "X-Goog-Api-Key",
+        "Private-Token",
+    ];
+    let requests = others.map(|name| with(&format!("{name}: attackers-own-key-2"), "row-48-other"));
+    let _ = f.in_tunnels(API, &requests);
+    for request in f.arrived("row-48-other") {
+        assert_eq!(
+            headers(&request, "authorization"),
+            [format!("Bearer {TOKEN}")]
+        );
+    }
+    f.assert_nothing_arrived("attackers-own-key");
+}
+
+/// A value with a line end in it would be two headers. Nothing is started with one.
+pub(crate) fn row_54_a_value_with_line_ends(_: &Fixture) {
+    for value in [
+        "tok-broken-0001\r\nx-injected: yes",
+        "tok-broken\u{1b}[0001",
+    ] {
+        let home = Home::with_env(&[("TEST_TOKEN", value)]);
+        let route = "{host: api.example.com, auth: {scheme: Bearer, token_ref: TEST_TOKEN}}";
+        home.bottle(
+            "web",
+            &format!("image: debian:trixie-slim\negress: {{routes: [{route}]}}\n"),
+        );
+        let slug = home.slug("bad");
+        let compose = home.render(&home.plan("web", &slug));
+        let done = home.tool("bottle-run").args(["up"]).stdin(compose).run();
+        assert_eq!(done.code(), 2, "{value:?}: {}{}", done.stdout, done.stderr);
+        assert!(
+            done.stderr.contains("TEST_TOKEN") && !done.stderr.contains("tok-broken"),
+            "{}",
+            done.stderr
+        );
+        assert_eq!(home.left_of(&slug), Vec::<String>::new());
+    }
+}
+
+/// The placeholder where it does not belong: a canary, and no oracle.
+pub(crate) fn row_55_the_placeholder_elsewhere(f: &Fixture) {
+    let placeholder = f.bottle.exec(&["printenv", "TEST_TOKEN"]).ok();
+    let placeholder = placeholder.trim();
+    let coded = STANDARD.encode(format!("key:{placeholder}"));
+    let hex: String = placeholder
+        .bytes()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let with = |host: &str, target: &str, more: &str, body: &str| {
+        let length = body.len();
+        format!(
+            "POST {target} HTTP/1.1\r\nHost: {host}\r\n{more}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        )
+    };
+    let elsewhere = [
+        with(FREE, &format!("/bytes?row-55&key={placeholder}"), "", ""),
+        with(FREE, &format!("/bytes/{placeholder}?row-55"), "", ""),
+        with(
+            FREE,
+            "/bytes?row-55",
+            &format!("X-Key: {placeholder}\r\n"),
+            "",
+        ),
+        with(
+            FREE,
+            "/bytes?row-55",
+            &format!("Authorization: Basic {coded}\r\n"),
+            "",
+        ),
+        with(FREE, "/bytes?row-55", &format!("X-Key: {hex}\r\n"), ""),
+        with(
+            FREE,
+            "/bytes?row-55",
+            "",
+            &format!("{{\"env\": \"{placeholder}\"}}"),
+        ),
+        with(FREE, "/bytes?row-55", "", &coded),
+    ];
+    for outcome in f.in_tunnels(FREE, &elsewhere) {
+        assert_refused(&outcome, "placeholder_misuse");
+    }
+    let own = [
+        with(API, &format!("/bytes?row-55&key={placeholder}"), "", ""),
+        with(API, &format!("/bytes/{placeholder}?row-55"), "", ""),
+    ];
+    for outcome in f.in_tunnels(API, &own) {
+        assert_refused(&outcome, "placeholder_misuse");
+    }
+    for request in f.arrived("row-55") {
+        assert!(!request.to_string().contains(placeholder), "{request}");
+    }
+    // In a name it goes nowhere either.
+    let name = format!(
+        "{}.example.com",
+        placeholder.replace('_', "-").to_lowercase()
+    );
+    let lookup = f.bottle.probe(&[format!("resolve:{name}")]);
+    lookup.assert_closed();
+    assert!(!docker(["logs", &f.bottle.egress()]).stderr.contains(TOKEN));
+}
+
+/// A session that the destination opens for the credential is as good as the credential.
+pub(crate) fn row_56_cookies_of_a_session(f: &Fixture) {
+    let host = "reflect.example.com";
+    let outcomes = f.in_tunnels(host, &[get(host, "/reflect?form=cookie")]);
+    let answer = outcomes[0].answer.to_lowercase();
+    assert!(answer.starts_with("http/1.1 200"), "{answer}");
+    assert!(!answer.contains("set-cookie"), "{answer}");
+}
+
+/// A route whose credential is missing answers nothing, rather than without it.
+pub(crate) fn row_57_without_its_value_nothing_passes(f: &Fixture) {
+    let host = "gone.example.com";
+    f.reload(|routes| {
+        let find = |name: &str| {
+            routes
+                .iter()
+                .position(|route| route["host"] == name)
+                .expect("its route")
+        };
+        let (from, to) = (find(API), find(host));
+        let mut auth = routes[from]["auth"].clone();
+        auth["slot"] = "EGRESS_TOKEN_99".into();
+        auth["placeholder"] = "placeholder-of-nothing-at-all".into();
+        routes[to]["auth"] = auth;
+    });
+    let with = format!(
+        "GET /bytes?row-57 HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer placeholder-of-nothing-at-all\r\n\
+         Connection: close\r\n\r\n"
+    );
+    for outcome in f.in_tunnels(host, &[get(host, "/bytes?row-57"), with]) {
+        assert_refused(&outcome, "credential_unavailable");
+    }
+    f.assert_nothing_arrived("row-57");
+}

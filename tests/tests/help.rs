@@ -1,0 +1,247 @@
+//! Every command of every tool, walked as a newcomer would: its help has examples, says what each flag is for, and fits
+//! the screen; its completions answer; its version can be read by a machine.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use bottle_tests::run::Call;
+use bottle_tests::{Home, tools};
+
+/// Tools with a command line of clap's; the sidecar reads its few words by hand.
+fn names() -> Vec<&'static str> {
+    let all = [
+        "bottle-plan",
+        "bottle-ca",
+        "bottle-render",
+        "bottle-run",
+        "bottle-snapshot",
+    ];
+    let folder = tools::tool("bottle-plan");
+    all.into_iter()
+        .filter(|name| folder.with_file_name(name).is_file())
+        .collect()
+}
+
+const WIDTH: usize = 100;
+
+/// The commands that `help` lists below `path`.
+fn commands(help: &str) -> Vec<String> {
+    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    lines
+        .take_while(|line| !line.is_empty())
+        // A description that goes on in the next line is indented further.
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The help of every command, by what is typed to reach it.
+fn helps() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for tool in names() {
+        let mut todo = vec![vec![]];
+        while let Some(path) = todo.pop() {
+            let help = Call::new(tools::tool(tool))
+                .args(path.iter().map(String::as_str))
+                .args(["--help"])
+                .run()
+                .ok();
+            for command in commands(&help) {
+                todo.push([path.as_slice(), &[command]].concat());
+            }
+            let typed = [vec![tool.to_owned()], path].concat().join(" ");
+            found.push((typed, help));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_help_has_examples_and_fits() {
+    let mut wrong = Vec::new();
+    let helps = helps();
+    assert!(helps.len() > 15, "{} commands", helps.len());
+    for (typed, help) in &helps {
+        if !help.lines().any(|line| line == "Examples:") {
+            wrong.push(format!("{typed}: has no examples"));
+        }
+        let tool = typed.split(' ').next().unwrap_or_default();
+        let examples = help.split("Examples:\n").nth(1).unwrap_or_default();
+        if !examples.contains(tool) {
+            wrong.push(format!("{typed}: no example shows {tool}"));
+        }
+        for line in help.lines() {
+            if line.chars().count() > WIDTH {
+                wrong.push(format!("{typed}: longer than {WIDTH}: {line}"));
+            }
+            // clap indents the empty line before a list of values.
+            let blank = line.trim().is_empty();
+            if line.contains('\t') || (!blank && line != line.trim_end()) {
+                wrong.push(format!("{typed}: a tab or a blank at the end: {line:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Each flag, argument and command has words beside it or in the line below.
+#[test]
+fn nothing_in_a_help_is_unexplained() {
+    let mut wrong = Vec::new();
+    for (typed, help) in helps() {
+        let lines: Vec<&str> = help.lines().collect();
+        let mut section = "";
+        for (index, line) in lines.iter().enumerate() {
+            if !line.starts_with(' ') {
+                section = line;
+            }
+            if !matches!(section, "Options:" | "Arguments:" | "Commands:") {
+                continue;
+            }
+            let indent = line.len() - line.trim_start().len();
+            let is_entry = match section {
+                "Options:" => line.trim_start().starts_with('-') && indent <= 6,
+                _ => indent == 2,
+            };
+            let beside = line
+                .trim_start()
+                .split("  ")
+                .filter(|part| !part.trim().is_empty())
+                .count()
+                > 1;
+            let below = lines.get(index + 1).is_some_and(|next| {
+                next.len() - next.trim_start().len() > indent && !next.trim_start().starts_with('-')
+            });
+            if is_entry && !beside && !below {
+                wrong.push(format!("{typed}: {line}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What a script passes to one tool it can pass to all.
+#[test]
+fn flags_are_the_same_everywhere() {
+    for (typed, help) in helps() {
+        for flag in ["--json", "--quiet", "--no-input"] {
+            assert!(help.contains(flag), "{typed} has no {flag}");
+        }
+    }
+}
+
+#[test]
+fn versions_are_one_and_machines_can_read_them() {
+    let mut versions = BTreeSet::new();
+    for tool in names() {
+        let said = Call::new(tools::tool(tool))
+            .args(["--version", "--json"])
+            .run()
+            .json();
+        assert_eq!(said["tool"], tool);
+        let version = said["version"].as_str().unwrap_or_default().to_owned();
+        let plain = Call::new(tools::tool(tool)).args(["--version"]).run().ok();
+        assert_eq!(plain, format!("{tool} {version}\n"));
+        versions.insert(version);
+    }
+    assert_eq!(versions.len(), 1, "{versions:?}");
+}
+
+#[test]
+fn completions_know_the_bottles_and_agents_there_are() {
+    let home = Home::new();
+    home.bottle("web", "image: x\n");
+    home.agent("writer", "bottle: web\n");
+    let _ = home.plan("web", "one-1");
+    let complete = |tool: &str, words: &[&str]| {
+        let index = (words.len() + 1).to_string();
+        home.tool(tool)
+            .env("BOTTLE_COMPLETE", "bash")
+            .env("_CLAP_COMPLETE_INDEX", index)
+            .env("_CLAP_IFS", "\n")
+            .args(["--", tool])
+            .args(words.iter().copied())
+            .args([""])
+            .run()
+            .ok()
+    };
+    // The word that is being completed is the last one.
+    let first = complete("bottle-plan", &[]);
+    assert!(first.contains("web") && first.contains("writer"), "{first}");
+    for (tool, words) in [
+        ("bottle-run", ["exec"].as_slice()),
+        ("bottle-run", &["attach"]),
+        ("bottle-run", &["logs"]),
+        ("bottle-run", &["audit"]),
+        ("bottle-run", &["down"]),
+        ("bottle-plan", &["learn"]),
+        ("bottle-plan", &["replay"]),
+        ("bottle-plan", &["diff"]),
+    ] {
+        let found = complete(tool, words);
+        assert!(
+            found.lines().any(|line| line == "one-1"),
+            "{tool} {words:?}: {found}"
+        );
+    }
+}
+
+#[test]
+fn every_tool_has_completions_for_every_shell() {
+    for tool in names() {
+        for shell in ["bash", "zsh", "fish"] {
+            let script = Call::new(tools::tool(tool))
+                .args(["completions", shell])
+                .run()
+                .ok();
+            assert!(
+                script.contains("BOTTLE_COMPLETE"),
+                "{tool} {shell}: {script}"
+            );
+            check_syntax(shell, &script);
+        }
+        let done = Call::new(tools::tool(tool))
+            .args(["completions", "tcsh"])
+            .run();
+        assert_eq!(done.code(), 2, "{}", done.stderr);
+    }
+}
+
+/// The shell itself reads the script, where it is installed.
+fn check_syntax(shell: &str, script: &str) {
+    let flag = if shell == "fish" {
+        "--no-execute"
+    } else {
+        "-n"
+    };
+    let found = std::env::var_os("PATH")
+        .into_iter()
+        .flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>())
+        .any(|folder| folder.join(shell).is_file());
+    if found {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("script");
+        fs::write(&file, script).expect("the script can be written");
+        let done = Call::new(shell).args([flag]).args([file]).run();
+        assert_eq!(done.code(), 0, "{shell}: {}", done.stderr);
+    }
+}
+
+#[test]
+fn every_command_has_a_man_page() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for tool in names() {
+        let _ = Call::new(tools::tool(tool))
+            .args(["man"])
+            .args([folder.path()])
+            .run()
+            .ok();
+    }
+    for (typed, _) in helps() {
+        let page = folder.path().join(typed.replace(' ', "-") + ".1");
+        let text = fs::read_to_string(&page).unwrap_or_default();
+        assert!(text.contains(".SH SYNOPSIS"), "{}", page.display());
+    }
+}

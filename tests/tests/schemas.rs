@@ -1,0 +1,150 @@
+//! The schemas as an editor or another program uses them: every golden manifest and what the tools really print is
+//! valid, and what the tools refuse is not. Python's `jsonschema` is the judge, which shares no code with us.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bottle_tests::{Call, Home};
+use serde_json::{Value, json};
+
+/// Reads `[[schema, document, should it be valid], …]` and prints what is not as it should be.
+const JUDGE: &str = r#"
+import json, sys
+from jsonschema import Draft202012Validator as Validator
+for name, schema, document, expected in json.load(sys.stdin):
+    Validator.check_schema(schema)
+    errors = [error.message for error in Validator(schema).iter_errors(document)]
+    if bool(errors) == expected:
+        print(name, "should be", "valid:" if expected else "invalid", *errors[:3])
+"#;
+
+struct Case {
+    name: String,
+    schema: &'static str,
+    document: Value,
+    valid: bool,
+}
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
+}
+
+fn schema(name: &str) -> Value {
+    let path = golden().join("schema").join(name).with_extension("json");
+    serde_json::from_slice(&fs::read(path).expect("a schema")).expect("JSON")
+}
+
+/// The manifest in a file: YAML, or the front matter of Markdown.
+fn manifest(path: &Path) -> Value {
+    let text = fs::read_to_string(path).expect("a manifest");
+    let yaml = match text.strip_prefix("---\n") {
+        Some(rest) => rest.split("\n---").next().unwrap_or_default(),
+        None => &text,
+    };
+    serde_yaml::from_str(yaml).expect("YAML")
+}
+
+fn manifests(cases: &mut Vec<Case>) {
+    for case in fs::read_dir(golden().join("plan"))
+        .expect("lists")
+        .flatten()
+    {
+        for (folder, schema) in [("bottles", "bottle"), ("agents", "agent")] {
+            let found = fs::read_dir(case.path().join("home").join(folder));
+            for file in found.into_iter().flatten().flatten() {
+                let path = file.path();
+                let is_manifest = path
+                    .extension()
+                    .is_some_and(|end| end == "yaml" || end == "md");
+                if !is_manifest {
+                    continue;
+                }
+                let document = manifest(&path);
+                let mut wrong = document.clone();
+                wrong["egres"] = json!({});
+                for (document, valid) in [(document, true), (wrong, false)] {
+                    let name = path.display().to_string();
+                    cases.push(Case {
+                        name,
+                        schema,
+                        document,
+                        valid,
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn printed(cases: &mut Vec<Case>) {
+    let home = Home::new();
+    home.bottle(
+        "one",
+        "image: x\nenv: {A: '${T}', B: '?', C: d}\negress:\n  mode: observe\n  routes:\n    \
+         - {host: a.example.com, limits: {requests: 5, per: 1h}, auth: {scheme: Bearer, token_ref: T}}\n",
+    );
+    home.bottle("two", "image: y\n");
+    let (one, two) = (home.plan("one", "one-1"), home.plan("two", "two-1"));
+    let plan: Value = serde_json::from_str(&one).expect("JSON");
+    let mut newer = plan.clone();
+    newer["agent"]["sudo"] = json!(true);
+    let old = home.write("one.json", &one);
+    let diff = home
+        .tool("bottle-plan")
+        .args(["--json", "diff"])
+        .args([old.as_path(), Path::new("-")]);
+    let diff: Value = serde_json::from_str(&diff.stdin(two).run().stdout).expect("JSON");
+    let policy = json!({
+        "schema": "bottle.policy/v1", "bottle": "one-1", "plan_digest": plan["digest"], "listen": "10.213.0.2",
+        "own_networks": [], "log": 0, "mode": plan["egress"]["mode"], "routes": plan["egress"]["routes"],
+    });
+    let file = manifest(&home.path().join("bottles/one.yaml"));
+    let mut add = |name: &str, schema, document, valid| {
+        let name = name.to_owned();
+        cases.push(Case {
+            name,
+            schema,
+            document,
+            valid,
+        });
+    };
+    add("a plan", "plan", plan, true);
+    add("a plan with a key of its own", "plan", newer, false);
+    add("a diff", "diff", diff, true);
+    add("a policy", "policy", policy, true);
+    add(
+        "a single file",
+        "manifest",
+        json!({"bottle": file, "agent": {}}),
+        true,
+    );
+    add(
+        "a single file without a bottle",
+        "manifest",
+        json!({"agent": {}}),
+        false,
+    );
+}
+
+#[test]
+fn every_document_is_what_its_schema_says() {
+    let there = Call::new("python3").args(["-c", "import jsonschema"]).run();
+    if there.code() != 0 {
+        println!("SKIPPED: python3 has no jsonschema");
+        return;
+    }
+    let mut cases = Vec::new();
+    manifests(&mut cases);
+    printed(&mut cases);
+    assert!(cases.len() > 12, "{}", cases.len());
+    let input: Vec<Value> = cases
+        .iter()
+        .map(|case| json!([case.name, schema(case.schema), case.document, case.valid]))
+        .collect();
+    let said = Call::new("python3")
+        .args(["-W", "ignore", "-c", JUDGE])
+        .stdin(Value::from(input).to_string())
+        .run()
+        .ok();
+    assert!(said.is_empty(), "{said}");
+}

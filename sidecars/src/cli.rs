@@ -121,7 +121,7 @@ fn run_git_gate(args: &[String]) -> Result<u8, Failure> {
             _ => return Err(usage(&format!("`{flag}` is not a flag of git-gate"))),
         }
     }
-    git_gate::run(settings)
+    git_gate::run(&settings)
         .map(|()| 0)
         .map_err(|error| Failure(FAILED, error.to_string()))
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::git::{Group, finish, git};
 use super::rules::{Command as Update, Refusal, is_oid, printable};
+use super::secrets::Secrets;
 use crate::reason::Reason;
 
 /// How long a look at the history may take.
@@ -43,16 +44,17 @@ pub(super) struct Object {
 }
 
 impl Object {
-    /// Where a person finds it.
-    pub(super) fn place(&self) -> String {
+    /// Where a person finds it, without a secret that its path may hold.
+    pub(super) fn place(&self, secrets: &Secrets) -> String {
         let short = &self.oid[..12];
+        let path = secrets.shown(&self.path);
         match self.kind {
             Kind::Commit => format!("commit {short}"),
             Kind::Tag => format!("tag {short}"),
-            Kind::Tree if self.path.is_empty() => format!("the file names of tree {short}"),
-            Kind::Tree => format!("the file names in {}", self.path),
-            Kind::Blob if self.path.is_empty() => format!("file {short}"),
-            Kind::Blob => format!("{} (file {short})", self.path),
+            Kind::Tree if path.is_empty() => format!("the file names of tree {short}"),
+            Kind::Tree => format!("the file names in {path}"),
+            Kind::Blob if path.is_empty() => format!("file {short}"),
+            Kind::Blob => format!("{path} (file {short})"),
         }
     }
 }
@@ -189,11 +191,7 @@ impl Quarantine<'_> {
     }
 
     /// Reads the objects in turn and hands each on, the large ones in pieces.
-    pub(super) fn read(
-        &self,
-        objects: &[Object],
-        look: &mut dyn FnMut(&Object, &[u8]) -> Result<(), Stop>,
-    ) -> Result<(), Stop> {
+    pub(super) fn read(&self, objects: &[Object], look: &mut Look<'_>) -> Result<(), Stop> {
         let mut command = self.git();
         command
             .args(["cat-file", "--batch", "--buffer"])
@@ -231,6 +229,9 @@ impl Quarantine<'_> {
     }
 }
 
+/// What looks at an object, piece by piece.
+pub(super) type Look<'a> = dyn FnMut(&Object, &[u8]) -> Result<(), Stop> + 'a;
+
 /// Why reading ends before the end.
 pub(super) enum Stop {
     /// What was read is not to be pushed.
@@ -254,7 +255,7 @@ impl From<Refusal> for Stop {
 fn read_one(
     stdout: &mut impl io::BufRead,
     object: &Object,
-    look: &mut dyn FnMut(&Object, &[u8]) -> Result<(), Stop>,
+    look: &mut Look<'_>,
 ) -> Result<(), Stop> {
     let mut head = String::new();
     stdout.take(200).read_line(&mut head)?;
@@ -269,7 +270,7 @@ fn read_one(
     if size > PIECE && object.kind != Kind::Blob {
         return Err(Refusal::new(
             Reason::GitObjectInvalid,
-            format!("{} is too large", object.place()),
+            format!("the {:?} {} is too large", object.kind, object.oid),
         )
         .into());
     }

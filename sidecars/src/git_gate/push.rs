@@ -212,12 +212,12 @@ fn look_through(
         look_at(
             gate,
             &mut scanner,
-            &format!("the name {}", update.name),
+            "the name of a ref",
             update.name.as_bytes(),
         )?;
     }
     quarantine.read(&objects, &mut |object, data| {
-        let place = object.place();
+        let place = object.place(&gate.secrets);
         match object.kind {
             Kind::Tree => {
                 tree::check(data, &object.oid)?;
@@ -411,10 +411,8 @@ async fn record(
         let record = entry.record();
         record.method = Method::from_bytes(what.as_bytes()).ok();
         record.host = Some(repo.host.clone());
-        record.path = Some(format!(
-            "/{}/{}@{}",
-            repo.rules.name, update.name, update.new
-        ));
+        let name = gate.secrets.shown(&update.name);
+        record.path = Some(format!("/{}/{name}@{}", repo.rules.name, update.new));
         record.bytes_out = bytes;
         if let Some(refusal) = refusal {
             record.reason = refusal.reason;

@@ -44,7 +44,7 @@ pub(super) struct Gate {
 }
 
 /// Runs until SIGTERM or SIGINT.
-pub(crate) fn run(settings: Settings) -> Result<(), StartError> {
+pub(crate) fn run(settings: &Settings) -> Result<(), StartError> {
     let system = |what: &str| {
         let what = what.to_owned();
         move |error| StartError::System { what, error }
@@ -54,7 +54,7 @@ pub(crate) fn run(settings: Settings) -> Result<(), StartError> {
         .build()
         .map_err(system("runtime"))?;
     let document = read(&settings.config_dir)?;
-    let repos = repositories(&settings, &document)?;
+    let repos = repositories(settings, &document)?;
     let (audit, writer) = Audit::open(
         &settings.audit_dir,
         settings.audit_limits,

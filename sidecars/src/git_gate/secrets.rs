@@ -30,6 +30,15 @@ impl Secrets {
             .map_err(|error| error.to_string())
     }
 
+    /// The text, unless one of them is in it: names come from the agent, and go into answers and records.
+    pub(super) fn shown<'a>(&self, text: &'a str) -> &'a str {
+        if self.are_in(text.as_bytes()) {
+            "(a name that is a secret)"
+        } else {
+            text
+        }
+    }
+
     /// Whether any of them is in there.
     pub(super) fn are_in(&self, data: &[u8]) -> bool {
         self.0.find(data).next().is_some()

@@ -87,7 +87,7 @@ async fn answer(gate: &Arc<Gate>, request: Request<Incoming>) -> Reply {
     };
     let record = entry.record();
     record.method = Some(request.method().clone());
-    record.path = Some(request.uri().path().to_owned());
+    record.path = Some(gate.secrets.shown(request.uri().path()).to_owned());
     record.host = Some("git-gate".into());
     let (name, wish) = match wish(&request) {
         Ok(found) => found,

@@ -91,7 +91,8 @@ fn in_time(folders: &[PathBuf], print: &mut Print<'_>) -> Result<(), Stop> {
 /// What comes in several chains, as it comes.
 fn follow_all(folders: &[PathBuf], print: &mut Print<'_>) -> Result<(), Stop> {
     let (send, lines) = mpsc::sync_channel::<Result<(PathBuf, Vec<u8>), Stop>>(256);
-    for folder in folders.iter().cloned() {
+    for folder in folders {
+        let folder = folder.clone();
         let send = send.clone();
         // Ends with this process; nobody who follows asks for another end.
         thread::spawn(move || {

@@ -86,6 +86,8 @@ pub enum Way {
     Transparent,
     /// The name server.
     Dns,
+    /// Git, through git-gate: a request, or (`PUSH`) what became of one ref.
+    Git,
     /// Nowhere: the audit speaks of itself.
     Audit,
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::plan::{EnvSource, Plan, Supervise, WorkspaceMode};
+use crate::plan::{EnvSource, Plan, Repo, Supervise, WorkspaceMode};
 use crate::policy::{Limits, Match, Mode, PathKind, Route, Scheme, Tls};
 use crate::request::OnTimeout;
 
@@ -43,16 +43,11 @@ pub fn explain(plan: &Plan) -> String {
     }
     if let Some(gate) = &plan.git_gate {
         line(format!(
-            "  pushes     to nothing yet (git-gate is not in this version); declared are {}:",
+            "  git        {} through git-gate, each push checked first:",
             counted(gate.repos.len(), "repository")
         ));
         for repo in &gate.repos {
-            line(format!(
-                "    - {} -> {} ({})",
-                repo.name,
-                repo.url,
-                repo.refs.join(", ")
-            ));
+            line(format!("    - {}: {}", repo.url, pushes(repo)));
         }
     }
     let named = |wanted: fn(&EnvSource) -> bool| {
@@ -200,6 +195,26 @@ pub(crate) fn budget(limits: &Limits) -> String {
         [] => String::new(),
         parts => format!(", at most {}{window}", parts.join(" and ")),
     }
+}
+
+/// What may be pushed to a repository.
+fn pushes(repo: &Repo) -> String {
+    if repo.is_read_only() {
+        return "fetch only".to_owned();
+    }
+    let mut text = format!(
+        "fetch, and push {} (at most {} and {} MiB, no force, no delete)",
+        repo.refs.join(", "),
+        counted(
+            usize::try_from(repo.push.max_commits).unwrap_or(usize::MAX),
+            "commit"
+        ),
+        repo.push.max_bytes >> 20
+    );
+    if repo.push.review {
+        text.push_str(", after you have looked at it");
+    }
+    text
 }
 
 fn workspace(plan: &Plan) -> String {

@@ -57,7 +57,7 @@ impl Containers {
         Self {
             agent: name("agent"),
             egress: name("egress"),
-            git_gate: None,
+            git_gate: plan.git_gate.as_ref().map(|_| name("git-gate")),
             supervise: plan.supervise.as_ref().map(|_| name("supervise")),
         }
     }

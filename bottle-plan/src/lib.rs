@@ -6,6 +6,7 @@ pub mod audit;
 pub mod failure;
 pub mod forms;
 pub mod frame;
+pub mod git;
 pub mod handle;
 pub mod host;
 pub mod plan;

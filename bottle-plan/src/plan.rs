@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::git::{Forge, GitGate, PushRules, Repo, RepoKey};
 use crate::policy::{Mode, POLICY_SCHEMA, Policy, Route};
 use crate::request::OnTimeout;
 
@@ -407,63 +408,6 @@ pub struct Slot {
     pub slot: String,
     /// The host variable it is read from at `up`.
     pub host: String,
-}
-
-/// The git-gate sidecar.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct GitGate {
-    /// The repositories the agent can reach.
-    pub repos: Vec<Repo>,
-}
-
-/// One repository behind git-gate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct Repo {
-    /// Its name at the gate.
-    pub name: String,
-    /// The upstream, SSH.
-    pub url: String,
-    /// The upstream's host key, as in known_hosts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host_key: Option<String>,
-    /// Where the key comes from.
-    pub key: RepoKey,
-    /// Refs the agent may push; shell-style, `refs/heads/agent/*`.
-    pub refs: Vec<String>,
-}
-
-/// Where the key of a repository comes from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
-#[serde(tag = "provider", rename_all = "lowercase", deny_unknown_fields)]
-pub enum RepoKey {
-    /// A key file of the host.
-    Static {
-        /// Its path.
-        path: PathBuf,
-    },
-    /// Minted for the bottle at a Gitea or Forgejo.
-    Gitea(Forge),
-    /// Minted at GitHub.
-    Github(Forge),
-    /// Minted at a GitLab.
-    Gitlab(Forge),
-}
-
-/// How a forge is asked for a deploy key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct Forge {
-    /// The host variable with the forge's token.
-    pub forge_token_env: String,
-    /// The API, when it is not at the repository's host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub api_url: Option<String>,
 }
 
 /// The supervise sidecar.

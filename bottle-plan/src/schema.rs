@@ -3,16 +3,19 @@
 use schemars::Schema;
 
 use crate::failure::{Failure, Result};
-use crate::{audit, diff, handle, manifest, plan, policy, replay, request, snapshot, supervise};
+use crate::{
+    audit, diff, git, handle, manifest, plan, policy, replay, request, snapshot, supervise,
+};
 
 /// The documents there are a schema for.
-pub const DOCUMENTS: [&str; 15] = [
+pub const DOCUMENTS: [&str; 16] = [
     "manifest",
     "bottle",
     "agent",
     "provider",
     "plan",
     "policy",
+    "gate",
     "handle",
     "audit",
     "snapshot",
@@ -37,6 +40,7 @@ pub fn schema(document: &str) -> Result<String> {
         "provider" => schemars::schema_for!(manifest::provider::Provider),
         "plan" => schemars::schema_for!(plan::Plan),
         "handle" => schemars::schema_for!(handle::Handle),
+        "gate" => schemars::schema_for!(git::Gate),
         "policy" => schemars::schema_for!(policy::Policy),
         "snapshot" => schemars::schema_for!(snapshot::Snapshot),
         "audit" => schemars::schema_for!(audit::Record<'static>),

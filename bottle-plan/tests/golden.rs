@@ -48,6 +48,9 @@ fn neutral(plan: &str, root: &Path) -> String {
         serde_json::from_str(&plan.replace(&root.display().to_string(), "/ROOT")).expect("JSON");
     value["sidecar"]["user"] = "UID:GID".into();
     value["sidecar"]["image"] = "bottle-sidecar:VERSION".into();
+    if let Some(image) = value.pointer_mut("/git_gate/image") {
+        *image = "bottle-git-gate:VERSION".into();
+    }
     // The folders of the host are part of what is granted, and here they have another name each time.
     value["digest"] = "DIGEST".into();
     value["labels"]["bottle.plan"] = "DIGEST".into();

@@ -277,10 +277,11 @@ fn check_networks(networks: &Networks) -> Result<()> {
             return Err(wrong(&at, format_args!("is {address}, which is taken")));
         }
     }
-    if nth_address(egress, 3) == networks.egress.gateway {
+    let ours = [nth_address(egress, 3), nth_address(egress, 4)];
+    if ours.contains(&networks.egress.gateway) {
         return Err(wrong(
             "networks.egress.gateway",
-            "is the address that the egress sidecar gets",
+            "is an address that a sidecar gets",
         ));
     }
     Ok(())

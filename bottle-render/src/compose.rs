@@ -2,6 +2,7 @@
 
 mod agent;
 mod egress;
+mod git_gate;
 pub(crate) mod model;
 mod networks;
 mod sidecar;
@@ -36,13 +37,15 @@ pub struct Options {
 /// When [`check()`] refuses it.
 pub fn compose(plan: &Plan, options: Options) -> Result<Compose> {
     check(plan)?;
-    // git-gate joins here. Until then a plan with it gets less, never more, than it says.
     let mut services = BTreeMap::from([
         ("agent", agent::service(plan)?),
         ("egress", egress::service(plan)?),
     ]);
     if let Some(supervise) = supervise::service(plan)? {
         services.insert("supervise", supervise);
+    }
+    if let Some(gate) = &plan.git_gate {
+        services.insert("git-gate", git_gate::service(plan, gate)?);
     }
     Ok(Compose {
         name: plan.project.as_str().into(),
@@ -58,11 +61,16 @@ pub fn compose(plan: &Plan, options: Options) -> Result<Compose> {
 /// # Errors
 /// When the plan's range is none.
 pub fn egress_outside_address(plan: &Plan) -> Result<Ipv4Addr> {
+    outside_address(plan, 3)
+}
+
+/// The address with this number on the egress network.
+fn outside_address(plan: &Plan, n: u32) -> Result<Ipv4Addr> {
     let range = &plan.networks.egress.subnet;
     let range = range.parse().map_err(|error| {
         Failure::invalid(format!("`{range}` is not an IPv4 range")).because(error)
     })?;
-    Ok(nth_address(range, 3))
+    Ok(nth_address(range, n))
 }
 
 pub(crate) fn nth_address(range: Ipv4Net, n: u32) -> Ipv4Addr {

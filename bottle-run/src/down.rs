@@ -17,6 +17,7 @@ use crate::containers::{self, Container, Labels};
 use crate::engine::{Engine, Output, at_once, failure_of};
 use crate::files;
 use crate::journal::{Journal, START, STOP};
+use crate::keys;
 use crate::lock::BottleLock;
 
 /// How long a sidecar may take to write its last records.
@@ -144,6 +145,10 @@ pub fn remove(engine: &Engine, request: &Request<'_>, folder: &Path) -> Result<R
     if failures.is_empty()
         && let Err(failure) = files::remove_while_up(folder)
     {
+        failures.push(failure);
+    }
+    // After the container that holds them: nobody pushes any more. Its failure is loud, and the key stays written down.
+    if let Err(failure) = keys::revoke(request.home, request.slug) {
         failures.push(failure);
     }
     match one_of(failures) {

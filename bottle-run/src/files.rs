@@ -14,8 +14,9 @@ use crate::ask;
 const SECCOMP: &str = include_str!("../assets/seccomp-agent.json");
 
 /// Files that only a bottle that is up needs; the CA's key among them.
-const WHILE_UP: [&str; 5] = [
+const WHILE_UP: [&str; 6] = [
     "egress",
+    "git-gate/config",
     "seccomp.json",
     "override.json",
     "empty",

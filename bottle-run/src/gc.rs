@@ -15,10 +15,10 @@ use serde::Serialize;
 
 use crate::bottle::Home;
 use crate::containers::{self, CHECK_LABEL, Container, Labels};
-use crate::down;
 use crate::engine::{Engine, at_once};
 use crate::journal::{CHECK, Entry, Journal, START, STOP};
 use crate::lock::BottleLock;
+use crate::{down, keys};
 
 /// The schema tag of [`Collected`].
 pub const GC_SCHEMA: &str = "bottle.gc/v1";
@@ -106,7 +106,38 @@ pub fn collect(engine: &Engine, home: &Home, dry_run: bool) -> Result<Collected>
             }),
         }
     }
+    revoke_keys(home, &mut collected)?;
     Ok(collected)
+}
+
+/// Deploy keys at a forge outlive everything that is here.
+fn revoke_keys(home: &Home, collected: &mut Collected) -> Result<()> {
+    for record in keys::all(&home.state, None)? {
+        let slug = record.slug.clone();
+        let folder = home.state.folder(&slug)?;
+        let is_kept = collected.kept.iter().any(|kept| kept.slug == slug);
+        // An `up` may have begun since; it has its lock before it has a key.
+        if is_kept || folder.exists() && BottleLock::attempt(&folder)?.is_none() {
+            continue;
+        }
+        let revoked = if collected.dry_run {
+            Ok(())
+        } else {
+            keys::revoke_one(&home.state, &record)
+        };
+        match revoked {
+            Ok(()) => collected.removed.push(Found {
+                slug,
+                kind: "deploy-key".to_owned(),
+                name: record.title,
+            }),
+            Err(failure) => collected.failed.push(Failed {
+                slug,
+                error: failure.chain(),
+            }),
+        }
+    }
+    Ok(())
 }
 
 /// What the engine has of this home, by bottle; also what a check made beside one.

@@ -13,6 +13,22 @@ use crate::engine::{Engine, at_once, failure_of};
 
 const SIDECAR_DOCKERFILE: &str = include_str!("../../sidecars/images/egress/Dockerfile");
 
+/// What git-gate's image is built from, beside the binary.
+const GIT_GATE_FILES: [(&str, &str); 3] = [
+    (
+        "Dockerfile",
+        include_str!("../../sidecars/images/git-gate/Dockerfile"),
+    ),
+    (
+        "pre-receive",
+        include_str!("../../sidecars/images/git-gate/pre-receive"),
+    ),
+    (
+        "gitleaks.toml",
+        include_str!("../../sidecars/images/git-gate/gitleaks.toml"),
+    ),
+];
+
 /// Says which binary the image was built from, so that a new one is noticed under the same version.
 const SIDECAR_LABEL: &str = "bottle.sidecar.sha256";
 
@@ -172,19 +188,63 @@ pub fn inspect(engine: &Engine, image: &str, format: &str) -> Result<Option<Stri
     Err(failure_of("docker image inspect", &output))
 }
 
-fn build_sidecar(engine: &Engine, names: &[&str], binary: &SidecarBinary) -> Result<()> {
-    let program = binary.read()?;
+/// What is built from: a Dockerfile, the binary, and what else there is, as one archive.
+fn build_context(files: &[(&str, &str)], binary: &SidecarBinary) -> Result<Vec<u8>> {
     let mut context = tar::Builder::new(Vec::new());
-    append(
-        &mut context,
-        "Dockerfile",
-        0o644,
-        SIDECAR_DOCKERFILE.as_bytes(),
-    )?;
-    append(&mut context, "bottle-sidecar", 0o755, &program)?;
-    let context = context.into_inner().map_err(|error| {
-        Failure::failed("cannot put the sidecar's image together").because(error)
-    })?;
+    for (name, text) in files {
+        append(&mut context, name, 0o644, text.as_bytes())?;
+    }
+    append(&mut context, "bottle-sidecar", 0o755, &binary.read()?)?;
+    context
+        .into_inner()
+        .map_err(|error| Failure::failed("cannot put the sidecar's image together").because(error))
+}
+
+/// Makes sure that git-gate's image is there, and says which one it is: exactly this binary with exactly these files.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn ensure_git_gate(
+    engine: &Engine,
+    image: &str,
+    binary: &SidecarBinary,
+    progress: bool,
+) -> Result<String> {
+    let mut all = Sha256::new();
+    for (name, text) in GIT_GATE_FILES {
+        all.update(name.as_bytes());
+        all.update(text.as_bytes());
+    }
+    all.update(binary.sha256.as_bytes());
+    let hash: String = all
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let repository = repository(image);
+    let exact = format!("{repository}:{}", &hash[..TAG_DIGITS]);
+    if inspect(engine, &exact, "{{.Id}}")?.is_some() {
+        return Ok(exact);
+    }
+    announce(&format!("building {exact} (the first time takes a while)"));
+    let mut call = engine
+        .call(["buildx", "build", "--load", "--label=bottle.sidecar=1"])
+        .args([&exact, image].map(|name| format!("--tag={name}")));
+    if let Some(bundle) = host_ca() {
+        call = call.arg(format!("--secret=id=host_ca,src={}", bundle.display()));
+    }
+    call.arg("-")
+        .input(build_context(&GIT_GATE_FILES, binary)?)
+        .unlimited()
+        .showing_progress(progress)
+        .run()
+        .map_err(|failure| failure.while_doing("building git-gate's image"))?;
+    forget_old_builds(engine, repository, &exact)?;
+    Ok(exact)
+}
+
+fn build_sidecar(engine: &Engine, names: &[&str], binary: &SidecarBinary) -> Result<()> {
+    let context = build_context(&[("Dockerfile", SIDECAR_DOCKERFILE)], binary)?;
     engine
         .call(["build", "--quiet"])
         .args(names.iter().map(|name| format!("--tag={name}")))
@@ -266,7 +326,7 @@ fn build_agent(
 }
 
 /// The host's CA bundle: behind a proxy that intercepts TLS a build cannot download anything without it.
-fn host_ca() -> Option<PathBuf> {
+pub(crate) fn host_ca() -> Option<PathBuf> {
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let usual = [
         "/etc/ssl/certs/ca-certificates.crt",

@@ -15,7 +15,7 @@ use bottle_plan::policy::Tls;
 
 use crate::engine::{Engine, at_once};
 use crate::images::SidecarBinary;
-use crate::{files, resume, work};
+use crate::{files, git_gate, resume, work};
 use archive::{LeftOut, ROOT, broken, directory, file, some_of, tree};
 
 /// The helper inside the agent's container: the isolation probe, and the way in for secrets.
@@ -391,6 +391,7 @@ impl Contents {
                 if let Some(email) = &agent.git_user.email {
                     config.push_str(&format!("\temail = \"{}\"\n", quoted(email)));
                 }
+                config.push_str(&git_gate::instead_of(&self.plan));
                 file(
                     archive,
                     &format!("{home}/.gitconfig"),

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use bottle_plan::failure::{Failure, Result};
-use bottle_plan::plan::{EnvSource, Plan};
+use bottle_plan::git::{secret_slot, token_slot};
+use bottle_plan::plan::{EnvSource, Plan, RepoKey};
 use zeroize::Zeroizing;
 
 use crate::interrupt;
@@ -36,6 +37,8 @@ pub struct Secrets {
     pub slots: Vec<(String, Secret)>,
     /// Variable → value, for the agent: it may see these.
     pub agent: Vec<(String, Secret)>,
+    /// Slot → value, for git-gate alone: the tokens of its upstreams, and what the agent sees and must not push.
+    pub git: Vec<(String, Secret)>,
 }
 
 /// Reads everything the plan names. Asked on the terminal is only what can be had no other way. What is in `planted`
@@ -63,10 +66,22 @@ pub fn collect(plan: &Plan, planted: &[(String, String)], may_ask: bool) -> Resu
         };
         secrets.agent.push((variable.name.clone(), value));
     }
+    if let Some(gate) = &plan.git_gate {
+        for (index, repo) in gate.repos.iter().enumerate() {
+            if let RepoKey::Token { env, .. } = &repo.key {
+                let value = from_host(env)?;
+                check_header_value(env, value.expose())?;
+                secrets.git.push((token_slot(index), value));
+            }
+        }
+        let given = secrets.agent.iter().enumerate();
+        let given = given.map(|(index, (_, value))| (secret_slot(index), value.clone()));
+        secrets.git.extend(given.collect::<Vec<_>>());
+    }
     Ok(secrets)
 }
 
-fn from_host(name: &str) -> Result<Secret> {
+pub(crate) fn from_host(name: &str) -> Result<Secret> {
     match std::env::var(name) {
         Ok(value) if !value.is_empty() => {
             // One final newline is what `$(cat file)` forgets and an editor adds.

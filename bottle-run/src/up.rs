@@ -22,7 +22,8 @@ use crate::journal::{Journal, START, STOP};
 use crate::lock::BottleLock;
 use crate::secrets::{self, Secrets};
 use crate::{
-    canary, check, down, files, gvisor, inspect, interrupt, networks, provision, resume, work,
+    canary, check, down, files, git_gate, gvisor, inspect, interrupt, networks, provision, resume,
+    work,
 };
 
 /// How long a sidecar may take until it listens; it takes milliseconds.
@@ -170,11 +171,13 @@ fn get_ready(engine: &Engine, request: &Request, say: &dyn Fn(&str)) -> Result<R
     let binary = SidecarBinary::find()?;
     let resumed = resume::image(engine, plan, say)?;
     let image = images::ensure(engine, plan, &binary, resumed.as_deref(), request.progress)?;
+    let gate_image = git_gate::image(engine, plan, &binary, request.progress)?;
     interrupt::check()?;
     Ok(Ready {
         secrets,
         binary,
         image,
+        gate_image,
         resumed,
     })
 }
@@ -185,6 +188,8 @@ struct Ready {
     binary: SidecarBinary,
     /// The image the sidecars run.
     image: String,
+    /// The one git-gate runs, in a bottle that has one.
+    gate_image: Option<String>,
     /// The snapshot the agent goes on from.
     resumed: Option<String>,
 }
@@ -205,13 +210,14 @@ fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) 
     if resumed.is_none() {
         work::note(engine, plan)?;
     }
+    git_gate::write(plan, &state_home(plan)?)?;
     let (created, chosen) = at_once(|| networks::create(engine, plan), || runtime(engine, plan))?;
     created?;
     interrupt::check()?;
     let chosen = chosen?;
     write_override(plan, &names, ready, chosen)?;
     compose_create(engine, plan, secrets)?;
-    let (filled, ready) = at_once(
+    let (filled, answering) = at_once(
         || {
             inspect::check_agent(engine, plan, &names.agent)?;
             let ca = authority.cert_pem();
@@ -223,7 +229,7 @@ fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) 
     for line in &filled.notes {
         say(line);
     }
-    ready?;
+    answering?;
     interrupt::check()?;
     engine
         .call(["start", "--", &names.agent])
@@ -258,11 +264,6 @@ fn check_supported(plan: &Plan, say: &dyn Fn(&str)) -> Result<()> {
         )
         .hint("take it out of the manifest"));
     }
-    if plan.git_gate.is_some() {
-        say(
-            "warning: git-gate is not in this version; the agent can reach none of its repositories",
-        );
-    }
     if plan.agent.resources.disk.is_some() {
         say("warning: resources.disk is not enforced in this version");
     }
@@ -294,7 +295,7 @@ fn compose_create(engine: &Engine, plan: &Plan, secrets: &Secrets) -> Result<()>
     let mut call = compose(engine, plan)
         .arg("--file")
         .arg(plan.state.join(OVERRIDE));
-    for (slot, value) in &secrets.slots {
+    for (slot, value) in secrets.slots.iter().chain(&secrets.git) {
         call = call.env(slot, value.expose());
     }
     call.args(["up", "--no-start", "--no-build", "--quiet-pull"])
@@ -354,9 +355,13 @@ fn write_override(
     ready: &Ready,
     runtime: Option<&str>,
 ) -> Result<()> {
+    let image = |role| match (&ready.gate_image, role) {
+        (Some(image), "git-gate") => image,
+        _ => &ready.image,
+    };
     let mut services: serde_json::Value = names
         .sidecars()
-        .map(|(role, _)| (role, serde_json::json!({"image": ready.image})))
+        .map(|(role, _)| (role, serde_json::json!({"image": image(role)})))
         .collect();
     let mut agent = serde_json::Map::new();
     if let Some(runtime) = runtime {

@@ -237,6 +237,10 @@ impl Basket {
                     let name = format!("the key of {}", repo.name);
                     self.key_file(&name, ValueKind::GitKey, path, true)?;
                 }
+                RepoKey::Token { env, .. } => {
+                    let there = self.take_from_host(env, ValueKind::GitKey, env);
+                    self.need(env, there);
+                }
                 RepoKey::Gitea(forge) | RepoKey::Github(forge) | RepoKey::Gitlab(forge) => {
                     let there = self.take_from_host(
                         &forge.forge_token_env,

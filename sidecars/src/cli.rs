@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bottle_plan::git::GATE_PORT;
 use zeroize::Zeroizing;
 
 use crate::audit::AuditLimits;
 use crate::egress::{self, DEFAULT_SOCKET, Ports, Settings};
-use crate::{agent_env, explain, health, outside, probe, reveal, session, skills, supervise, work};
+use crate::{
+    agent_env, explain, git_gate, health, outside, probe, reveal, session, skills, supervise, work,
+};
 
 const USAGE: &str = "\
 usage: bottle-sidecar egress [--config-dir DIR] [--status-socket PATH]
@@ -17,6 +20,8 @@ usage: bottle-sidecar egress [--config-dir DIR] [--status-socket PATH]
                              [--asking-dir DIR]
                              [--proxy-port N] [--https-port N] [--http-port N] [--dns-port N]
        bottle-sidecar supervise [--config-dir DIR] [--asking-dir DIR] [--status-socket PATH]
+       bottle-sidecar git-gate [--config-dir DIR] [--mirrors DIR] [--audit-dir DIR] [--audit-file-bytes N] [--audit-files N]
+                               [--status-socket PATH] [--scratch DIR] [--port N]
        bottle-sidecar health [--wait SECONDS] [--status-socket PATH]
        bottle-sidecar check POLICY
        bottle-sidecar why POLICY METHOD URL
@@ -45,6 +50,10 @@ pub fn run(args: &[String]) -> ExitCode {
     let result = match command {
         "egress" => run_egress(rest),
         "supervise" => run_supervise(rest),
+        "git-gate" => run_git_gate(rest),
+        // Both are called by git, with arguments of its own.
+        "git-gate-hook" => return git_gate::run_hook(),
+        "git-gate-credential" => return git_gate::run_credential(rest),
         "health" => run_health(rest),
         "check" => run_check(rest),
         "why" => run_why(rest),
@@ -122,6 +131,34 @@ fn run_supervise(args: &[String]) -> Result<u8, Failure> {
     supervise::run(&places)
         .map(|()| 0)
         .map_err(|problem| Failure(FAILED, problem))
+}
+
+fn run_git_gate(args: &[String]) -> Result<u8, Failure> {
+    let mut settings = git_gate::Settings {
+        config_dir: PathBuf::from("/etc/bottle"),
+        mirrors: PathBuf::from("/var/lib/bottle/mirrors"),
+        audit_dir: PathBuf::from("/var/lib/bottle/audit"),
+        audit_limits: AuditLimits::default(),
+        status_socket: PathBuf::from(DEFAULT_SOCKET),
+        scratch: PathBuf::from("/tmp"),
+        port: GATE_PORT,
+    };
+    for (flag, value) in flags(args)? {
+        match flag {
+            "--config-dir" => settings.config_dir = value.into(),
+            "--mirrors" => settings.mirrors = value.into(),
+            "--audit-dir" => settings.audit_dir = value.into(),
+            "--audit-file-bytes" => settings.audit_limits.file_bytes = number(flag, value)?,
+            "--audit-files" => settings.audit_limits.files = number(flag, value)?,
+            "--status-socket" => settings.status_socket = value.into(),
+            "--scratch" => settings.scratch = value.into(),
+            "--port" => settings.port = number(flag, value)?,
+            _ => return Err(usage(&format!("`{flag}` is not a flag of git-gate"))),
+        }
+    }
+    git_gate::run(&settings)
+        .map(|()| 0)
+        .map_err(|error| Failure(FAILED, error.to_string()))
 }
 
 fn run_health(args: &[String]) -> Result<u8, Failure> {

@@ -1,4 +1,4 @@
-//! What runs inside a bottle beside the agent: the egress proxy, its health check, and the isolation probe.
+//! What runs inside a bottle beside the agent: the egress proxy, git-gate, their health check, and the isolation probe.
 //!
 //! The binary is a few lines around [`cli::run`]. This is a library so that tests can run the proxy in their own
 //! process with a network of their own ([`egress::Network`]), every check in place.
@@ -16,6 +16,7 @@ pub mod egress;
 mod explain;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+mod git_gate;
 mod headers;
 mod health;
 mod needles;

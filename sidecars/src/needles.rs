@@ -64,6 +64,14 @@ impl Needles {
         Self::new(patterns, placeholders)
     }
 
+    /// Plain values, in every form: for what must not leave at all.
+    pub(crate) fn of_values<'a>(
+        values: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<Self, BuildError> {
+        let all = values.flat_map(forms).map(|form| (form, Found::Secret));
+        Self::new(all.collect(), Vec::new())
+    }
+
     /// One secret: for the answers of the route it is used on.
     pub(crate) fn of_secret(secret: &[u8]) -> Result<Self, BuildError> {
         Self::new(

@@ -103,6 +103,24 @@ reasons! {
     GrantOver, "grant_over", FORBIDDEN, "what the operator granted has been used up or has ended";
     GrantBegun, "grant_begun", OK, "the operator granted something, and it is in force";
     GrantEnded, "grant_ended", OK, "a grant was used up, was taken back, or its time was over";
+    GitUnknownRepo, "git_unknown_repo", FORBIDDEN, "no repository of this name is behind the gate, or it cannot be asked for in this way";
+    GitRefInvalid, "git_ref_invalid", FORBIDDEN, "only plainly named branches and tags can be pushed";
+    GitRefNotAllowed, "git_ref_not_allowed", FORBIDDEN, "this ref may not be pushed";
+    GitDelete, "git_delete", FORBIDDEN, "nothing is deleted through the gate";
+    GitForce, "git_force", FORBIDDEN, "history is not rewritten through the gate";
+    GitTooManyRefs, "git_too_many_refs", FORBIDDEN, "too many refs in one push";
+    GitTooManyCommits, "git_too_many_commits", FORBIDDEN, "too many new commits in one push";
+    GitTooLarge, "git_too_large", FORBIDDEN, "the push is too large";
+    GitPackRefused, "git_pack_refused", FORBIDDEN, "git itself refused what was pushed: it is damaged, too large, or not well formed";
+    GitObjectInvalid, "git_object_invalid", FORBIDDEN, "what is pushed is no plain history of files";
+    GitPathInvalid, "git_path_invalid", FORBIDDEN, "a file name has characters that could do harm where it is checked out";
+    GitProtectedPath, "git_protected_path", FORBIDDEN, "a commit changes a path that is protected";
+    GitLfsPointer, "git_lfs_pointer", FORBIDDEN, "a file is a git LFS pointer, and what it points at cannot come through the gate";
+    GitSecret, "git_secret", FORBIDDEN, "what is pushed holds what looks like a secret";
+    GitScanFailed, "git_scan_failed", BAD_GATEWAY, "the search for secrets did not work, so nothing goes on";
+    GitStale, "git_stale", CONFLICT, "the ref was changed by somebody else in the meantime; fetch, and push again";
+    GitUpstreamRefused, "git_upstream_refused", BAD_GATEWAY, "the upstream refused the push";
+    GitReviewUnavailable, "git_review_unavailable", FORBIDDEN, "this repository wants the operator to look at each push, and there is no way to ask one";
     PolicyChanged, "policy_changed", FORBIDDEN, "the policy changed and no longer allows it";
 }
 

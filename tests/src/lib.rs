@@ -22,9 +22,11 @@ pub mod server;
 pub mod suite;
 pub mod terminal;
 pub mod tools;
+pub mod upstream;
 
 pub use engine::need_engine;
 pub use fake::FakeDocker;
 pub use home::{Bottle, Home};
 pub use internet::Internet;
 pub use run::{Call, Done};
+pub use upstream::Upstream;

@@ -239,24 +239,46 @@ pub struct GitUser {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Repo {
-    /// The upstream, SSH.
+    /// The upstream: SSH, or HTTPS with a token.
     pub url: String,
-    /// Its host key.
+    /// Its host key; needed for SSH.
     pub host_key: Option<String>,
     /// Where the key comes from.
     pub key: RepoKey,
-    /// Refs the agent may push; `refs/heads/agent/*` unless written.
+    /// Refs the agent may push; `refs/heads/agent/*` unless written, and with an empty list none.
     pub refs: Option<Vec<String>>,
+    /// What else a push must keep to.
+    #[serde(default)]
+    pub push: PushRules,
+}
+
+/// What a push must keep to, beside the refs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PushRules {
+    /// New commits in one push; 500 unless written.
+    pub max_commits: Option<u64>,
+    /// Bytes of one push; `100m` unless written.
+    pub max_bytes: Option<ByteSize>,
+    /// Paths that no push may change; the workflow files of the known forges and `.gitmodules` unless written.
+    pub protected_paths: Option<Vec<String>>,
+    /// Whether the operator looks at each push first.
+    #[serde(default)]
+    pub review: bool,
 }
 
 /// Where the key of a repository comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RepoKey {
-    /// `static`, `gitea`, `github` or `gitlab`.
+    /// `static`, `token`, `gitea`, `github` or `gitlab`.
     pub provider: String,
     /// The key file of `static`.
     pub path: Option<String>,
+    /// The host variable with the value of `token`.
+    pub env: Option<String>,
+    /// The user a `token` goes with; `x-access-token` unless written.
+    pub user: Option<String>,
     /// The host variable with the forge's token.
     pub forge_token_env: Option<String>,
     /// The forge's API.

@@ -45,12 +45,7 @@ pub(super) fn service(plan: &Plan) -> Result<Service> {
         restart: "no".into(),
         stop_grace_period: "2s".into(),
         runtime: runtime(plan.runtime),
-        depends_on: BTreeMap::from([(
-            "egress",
-            Condition {
-                condition: "service_healthy".into(),
-            },
-        )]),
+        depends_on: waits_for(plan),
         environment: environment(plan)?,
         read_only: agent.hardening.read_only,
         volumes,
@@ -91,6 +86,18 @@ pub(super) fn service(plan: &Plan) -> Result<Service> {
         logging: logging(),
         labels: labels(plan, "agent"),
     })
+}
+
+/// The sidecars, whoever starts the file.
+fn waits_for(plan: &Plan) -> BTreeMap<&'static str, Condition> {
+    let gate = plan.git_gate.as_ref().map(|_| "git-gate");
+    let healthy = || Condition {
+        condition: "service_healthy".into(),
+    };
+    std::iter::once("egress")
+        .chain(gate)
+        .map(|name| (name, healthy()))
+        .collect()
 }
 
 /// `auto` is `bottle-run`'s to decide, which can ask the engine what it has.

@@ -67,7 +67,18 @@ pub fn parse_since(text: &str) -> Result<OffsetDateTime> {
         })
 }
 
-/// The folder of a bottle's audit.
+/// The folders of a bottle's audit, a chain each: egress, and git-gate where it has one.
+///
+/// # Errors
+/// Not found, when there is no such bottle, or it has never been started.
+pub fn folders(home: &Home, slug: &str) -> Result<Vec<PathBuf>> {
+    let first = folder(home, slug)?;
+    let gate = home.state.folder(slug)?.join("git-gate/audit");
+    let gate = gate.is_dir().then_some(gate);
+    Ok(std::iter::once(first).chain(gate).collect())
+}
+
+/// The folder of the egress sidecar's audit.
 ///
 /// # Errors
 /// Not found, when there is no such bottle, or it has never been started.

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
+use std::sync::mpsc;
+use std::thread::{self, sleep};
 use std::time::Duration;
 
 use bottle_plan::audit::{Decision, Record, parse};
@@ -26,11 +27,11 @@ pub struct Show {
     pub json: bool,
 }
 
-/// Writes the records in `folder` to stdout. `say` gets what is no record.
+/// Writes the records in `folders`, a chain each, to stdout in the order of their times. `say` gets what is no record.
 ///
 /// # Errors
 /// When a file cannot be read, or stdout not be written to. A reader that has gone away ends it without an error.
-pub fn show(folder: &Path, how: &Show, say: &dyn Fn(&str)) -> Result<()> {
+pub fn show(folders: &[PathBuf], how: &Show, say: &dyn Fn(&str)) -> Result<()> {
     let stdout = io::stdout().lock();
     let colour = !how.json
         && stdout.is_terminal()
@@ -55,13 +56,62 @@ pub fn show(folder: &Path, how: &Show, say: &dyn Fn(&str)) -> Result<()> {
         }
         Ok(())
     };
-    let shown = walk(folder, how.follow, &mut print);
+    let shown = match folders {
+        [folder] => walk(folder, how.follow, &mut print),
+        _ if how.follow => follow_all(folders, &mut print),
+        _ => in_time(folders, &mut print),
+    };
     match shown.and_then(|()| Ok(out.flush()?)) {
         Ok(()) => Ok(()),
         Err(Stop::Failure(failure)) => Err(failure),
         Err(Stop::Stdout(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(Stop::Stdout(error)) => Err(Failure::failed("cannot write to stdout").because(error)),
     }
+}
+
+/// All lines of several chains, by their times. A line without a time stays behind the one before it.
+fn in_time(folders: &[PathBuf], print: &mut Print<'_>) -> Result<(), Stop> {
+    let mut lines: Vec<(String, PathBuf, Vec<u8>)> = Vec::new();
+    for folder in folders {
+        let mut time = String::new();
+        walk(folder, false, &mut |path, line| {
+            if let Some(record) = parse(line) {
+                time = record.time.into_owned();
+            }
+            lines.push((time.clone(), path.to_owned(), line.to_vec()));
+            Ok(())
+        })?;
+    }
+    lines.sort_by(|a, b| a.0.cmp(&b.0));
+    lines
+        .iter()
+        .try_for_each(|(_, path, line)| print(path, line))
+}
+
+/// What comes in several chains, as it comes.
+fn follow_all(folders: &[PathBuf], print: &mut Print<'_>) -> Result<(), Stop> {
+    let (send, lines) = mpsc::sync_channel::<Result<(PathBuf, Vec<u8>), Stop>>(256);
+    for folder in folders {
+        let folder = folder.clone();
+        let send = send.clone();
+        // Ends with this process; nobody who follows asks for another end.
+        thread::spawn(move || {
+            let gone = || Stop::Stdout(io::ErrorKind::BrokenPipe.into());
+            let ended = walk(&folder, true, &mut |path, line| {
+                send.send(Ok((path.to_owned(), line.to_vec())))
+                    .map_err(|_| gone())
+            });
+            if let Err(stop) = ended {
+                let _ = send.send(Err(stop));
+            }
+        });
+    }
+    drop(send);
+    for line in lines {
+        let (path, line) = line?;
+        print(&path, &line)?;
+    }
+    Ok(())
 }
 
 /// Why showing ends before the end.

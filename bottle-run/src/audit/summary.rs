@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::PathBuf;
 
 use bottle_plan::audit::{Decision, parse};
 use bottle_plan::audit_files::{self as files, Lines};
@@ -56,11 +56,11 @@ pub struct Group {
     pub dlp: BTreeMap<String, u64>,
 }
 
-/// Counts the records in `folder`.
+/// Counts the records in `folders`, a chain each.
 ///
 /// # Errors
 /// When a file cannot be read.
-pub fn summarise(slug: &str, folder: &Path, filter: &Filter) -> Result<Summary> {
+pub fn summarise(slug: &str, folders: &[PathBuf], filter: &Filter) -> Result<Summary> {
     let mut summary = Summary {
         schema: SUMMARY_SCHEMA,
         slug: slug.to_owned(),
@@ -73,7 +73,11 @@ pub fn summarise(slug: &str, folder: &Path, filter: &Filter) -> Result<Summary> 
         unreadable: 0,
     };
     let mut groups: BTreeMap<(Option<String>, Decision, String), Group> = BTreeMap::new();
-    for path in files::list(folder)? {
+    let mut paths = Vec::new();
+    for folder in folders {
+        paths.extend(files::list(folder)?);
+    }
+    for path in paths {
         let mut lines = Lines::open(&path)?;
         while let Some(line) = lines.next().at("read", &path)? {
             let Some(record) = parse(line) else {
@@ -109,8 +113,12 @@ pub fn summarise(slug: &str, folder: &Path, filter: &Filter) -> Result<Summary> 
             add(&mut summary.requests, record.count);
             add(&mut summary.bytes_in, record.bytes_in);
             add(&mut summary.bytes_out, record.bytes_out);
-            summary.to = Some(record.time.into_owned());
-            summary.from = summary.from.or_else(|| summary.to.clone());
+            let time = Some(record.time.into_owned());
+            summary.from = match summary.from {
+                Some(from) => time.clone().min(Some(from)),
+                None => time.clone(),
+            };
+            summary.to = summary.to.max(time);
         }
     }
     summary.groups = groups.into_values().collect();

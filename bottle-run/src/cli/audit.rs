@@ -58,13 +58,13 @@ pub(super) fn run(home: &Home, args: &Args, json: bool, say: &dyn Fn(&str)) -> R
 
 fn show(home: &Home, args: &Args, json: bool, say: &dyn Fn(&str)) -> Result<u8> {
     let slug = args.slug.as_deref().unwrap_or_default();
-    let folder = audit::folder(home, slug)?;
+    let folders = audit::folders(home, slug)?;
     let filter = audit::Filter {
         denied: args.denied,
         since: args.since.as_deref().map(audit::parse_since).transpose()?,
     };
     if args.summary {
-        let summary = audit::summarise(slug, &folder, &filter)?;
+        let summary = audit::summarise(slug, &folders, &filter)?;
         let text = if json {
             state::to_json(&summary)?
         } else {
@@ -77,7 +77,7 @@ fn show(home: &Home, args: &Args, json: bool, say: &dyn Fn(&str)) -> Result<u8> 
         follow: args.follow,
         json,
     };
-    audit::show(&folder, &show, say).map(|()| 0)
+    audit::show(&folders, &show, say).map(|()| 0)
 }
 
 fn verify(home: &Home, slug: &str, head: Option<&str>, json: bool) -> Result<u8> {
@@ -85,12 +85,18 @@ fn verify(home: &Home, slug: &str, head: Option<&str>, json: bool) -> Result<u8>
         .state
         .metadata(slug)?
         .and_then(|metadata| metadata.audit_head);
-    let verified = audit::verify(slug, &audit::folder(home, slug)?, head.or(kept.as_deref()))?;
-    let text = if json {
-        state::to_json(&verified)?
-    } else {
-        verified.text()
-    };
-    tool::emit(&text)?;
-    Ok(u8::from(!verified.intact))
+    let mut intact = true;
+    for (number, folder) in audit::folders(home, slug)?.iter().enumerate() {
+        // What was kept is the head of the first chain, egress's.
+        let expected = head.or(kept.as_deref()).filter(|_| number == 0);
+        let verified = audit::verify(slug, folder, expected)?;
+        let text = match (json, number) {
+            (true, _) => state::to_json(&verified)?,
+            (false, 0) => verified.text(),
+            (false, _) => format!("git-gate:\n{}", verified.text()),
+        };
+        tool::emit(&text)?;
+        intact &= verified.intact;
+    }
+    Ok(u8::from(!intact))
 }

@@ -68,10 +68,10 @@ impl Audit {
         folder: &Path,
         limits: AuditLimits,
         bottle: Arc<str>,
-        denials: &Path,
+        denials: Option<&Path>,
     ) -> std::io::Result<(Self, Writer)> {
         let chain = Chain::open(folder, limits)?;
-        let denials = Denials::open(denials);
+        let denials = denials.and_then(Denials::open);
         let runtime = Builder::new_current_thread().enable_time().build()?;
         let (queue, records) = channel(QUEUE);
         let now = SystemTime::now()

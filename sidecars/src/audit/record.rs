@@ -43,6 +43,8 @@ pub(crate) struct Record {
     pub(crate) slot: Option<Arc<str>>,
     /// What was found in it; shared with those who are still looking.
     pub(crate) dlp: Arc<Found>,
+    /// What was found by others than our own detectors.
+    pub(crate) also_found: Vec<String>,
     /// The budget it was taken from.
     pub(crate) budget: Option<Arc<Budget>>,
     /// What was left of that when it was over.
@@ -73,6 +75,7 @@ impl Record {
             ms: 0,
             slot: None,
             dlp: Arc::default(),
+            also_found: Vec::new(),
             budget: None,
             left: None,
             count: 1,
@@ -124,6 +127,12 @@ impl Record {
         }
     }
 
+    fn found(&self) -> Vec<Cow<'_, str>> {
+        let mut found: Vec<Cow<'_, str>> = self.dlp.names().map(Cow::Borrowed).collect();
+        found.extend(self.also_found.iter().map(|name| plain(name)));
+        found
+    }
+
     /// Whether it was let through.
     pub(super) fn is_allowed(&self) -> bool {
         self.decision() == Decision::Allow
@@ -159,7 +168,7 @@ impl Record {
             bytes_out: self.bytes_out,
             ms: self.ms,
             slot: self.slot.as_deref().map(plain),
-            dlp: self.dlp.names().map(Cow::Borrowed).collect(),
+            dlp: self.found(),
             left: self.left,
             count: self.count,
             dropped: self.dropped.clone(),

@@ -169,7 +169,7 @@ impl Egress {
             &settings.audit_dir,
             settings.audit_limits,
             policy.bottle.clone(),
-            &settings.asking_dir.join("denials"),
+            Some(&settings.asking_dir.join("denials")),
         );
         let (audit, writer) = audit.map_err(|error| StartError::File {
             path: settings.audit_dir.clone(),

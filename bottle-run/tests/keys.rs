@@ -1,0 +1,402 @@
+//! Deploy keys against a forge that speaks each dialect as documented, and sometimes does not speak at all.
+
+#![allow(clippy::expect_used, clippy::panic)]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use bottle_plan::plan::{Forge, GitGate, Plan, PushRules, Repo, RepoKey};
+use bottle_plan::state::StateHome;
+use bottle_run::keys;
+use serde_json::{Value, json};
+
+/// Every test has the token in a variable that exists in each environment, and is no secret.
+const TOKEN_ENV: &str = "CARGO_PKG_NAME";
+const TOKEN: &str = env!("CARGO_PKG_NAME");
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Fault {
+    #[default]
+    None,
+    /// 500, and nothing is done.
+    Broken,
+    /// The key is made, and nobody is told: what a kill -9 of the caller looks like from here as well.
+    SilentCreate,
+    /// 422: the key is in use.
+    Collision,
+}
+
+#[derive(Default)]
+struct State {
+    keys: Vec<Value>,
+    next: u64,
+    fault: Fault,
+    seen: Vec<String>,
+}
+
+/// A forge on loopback.
+struct Stand {
+    url: String,
+    state: Arc<Mutex<State>>,
+}
+
+impl Stand {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let state = Arc::new(Mutex::new(State {
+            next: 7,
+            ..State::default()
+        }));
+        let shared = state.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let shared = shared.clone();
+                thread::spawn(move || serve(stream, &shared));
+            }
+        });
+        Self { url, state }
+    }
+
+    fn set(&self, fault: Fault) {
+        self.state.lock().expect("lock").fault = fault;
+    }
+
+    fn keys(&self) -> Vec<Value> {
+        self.state.lock().expect("lock").keys.clone()
+    }
+
+    fn seen(&self) -> Vec<String> {
+        self.state.lock().expect("lock").seen.clone()
+    }
+}
+
+fn serve(stream: TcpStream, state: &Mutex<State>) {
+    let mut reader = BufReader::new(stream.try_clone().expect("clone"));
+    let mut stream = stream;
+    loop {
+        let mut first = String::new();
+        if reader.read_line(&mut first).unwrap_or(0) == 0 {
+            return;
+        }
+        let (mut length, mut authorised) = (0, false);
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).expect("a head");
+            let line = line.trim_end().to_owned();
+            if line.is_empty() {
+                break;
+            }
+            let (name, value) = line.split_once(": ").expect("a field");
+            match name.to_ascii_lowercase().as_str() {
+                "content-length" => length = value.parse().expect("a number"),
+                "authorization" | "private-token" => authorised = value.ends_with(TOKEN),
+                _ => {}
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).expect("a body");
+        let words: Vec<&str> = first.split(' ').collect();
+        let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        let Some((status, answer)) = answer(state, words[0], words[1], &body, authorised) else {
+            return;
+        };
+        let text = if answer.is_null() {
+            String::new()
+        } else {
+            answer.to_string()
+        };
+        let head = format!(
+            "HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{text}",
+            text.len()
+        );
+        if stream.write_all(head.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+fn answer(
+    state: &Mutex<State>,
+    method: &str,
+    url: &str,
+    body: &Value,
+    authorised: bool,
+) -> Option<(u16, Value)> {
+    let mut state = state.lock().expect("lock");
+    state.seen.push(format!("{method} {url} {body}"));
+    if !authorised {
+        return Some((401, json!({"message": "who are you"})));
+    }
+    if state.fault == Fault::Broken {
+        return Some((500, json!({"message": "try later"})));
+    }
+    let path = url.split('?').next().unwrap_or_default();
+    match method {
+        "POST" if state.fault == Fault::Collision => {
+            Some((422, json!({"message": "key is already in use"})))
+        }
+        "POST" => {
+            let id = state.next;
+            state.next += 1;
+            let mut key = body.clone();
+            key["id"] = id.into();
+            // Forges keep a comment of their own behind the data.
+            key["key"] = format!("{} someone", body["key"].as_str().unwrap_or_default()).into();
+            state.keys.push(key.clone());
+            (state.fault != Fault::SilentCreate).then_some((201, key))
+        }
+        "GET" => {
+            let page: usize = url
+                .rsplit("page=")
+                .next()
+                .and_then(|n| n.parse().ok())
+                .unwrap_or(1);
+            let keys: Vec<Value> = state
+                .keys
+                .iter()
+                .skip((page - 1) * 50)
+                .take(50)
+                .cloned()
+                .collect();
+            Some((200, keys.into()))
+        }
+        "DELETE" => {
+            let id: u64 = path.rsplit('/').next()?.parse().ok()?;
+            let before = state.keys.len();
+            state.keys.retain(|key| key["id"] != id);
+            Some((
+                if state.keys.len() < before { 204 } else { 404 },
+                Value::Null,
+            ))
+        }
+        _ => Some((405, Value::Null)),
+    }
+}
+
+fn plan(state: &Path, kind: &str, api: &str, refs: &[&str]) -> Plan {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/render/everything/plan.json");
+    let text = std::fs::read_to_string(path).expect("the golden plan");
+    let mut plan: Plan = serde_json::from_str(&text).expect("a plan");
+    let forge = Forge {
+        forge_token_env: TOKEN_ENV.into(),
+        api_url: Some(api.into()),
+    };
+    plan.state = state.to_owned();
+    plan.git_gate = Some(GitGate {
+        image: "bottle-git-gate:test".into(),
+        repos: vec![Repo {
+            name: "app".into(),
+            url: "git@git.example.com:group/app.git".into(),
+            host_key: None,
+            key: match kind {
+                "gitea" => RepoKey::Gitea(forge),
+                "github" => RepoKey::Github(forge),
+                _ => RepoKey::Gitlab(forge),
+            },
+            refs: refs.iter().map(|&text| text.into()).collect(),
+            push: PushRules {
+                max_commits: 1,
+                max_bytes: 1,
+                protected_paths: Vec::new(),
+                review: false,
+            },
+        }],
+    });
+    plan
+}
+
+struct Place {
+    _folder: tempfile::TempDir,
+    home: StateHome,
+    keys: std::path::PathBuf,
+}
+
+fn place() -> Place {
+    let folder = tempfile::tempdir().expect("a folder");
+    let keys = folder.path().join("keys");
+    std::fs::create_dir(&keys).expect("a folder");
+    Place {
+        home: StateHome::open(folder.path()).expect("a home"),
+        keys,
+        _folder: folder,
+    }
+}
+
+#[test]
+fn a_key_lives_as_long_as_its_bottle_at_every_forge() {
+    for (kind, path) in [
+        ("gitea", "/repos/group/app/keys"),
+        ("github", "/repos/group/app/keys"),
+        ("gitlab", "/projects/group%2Fapp/deploy_keys"),
+    ] {
+        let (stand, place) = (Stand::start(), place());
+        let plan = plan(place.home.path(), kind, &stand.url, &["refs/heads/agent/*"]);
+        keys::mint(&place.home, &plan, &place.keys).expect("mints");
+        let made = stand.keys();
+        assert_eq!(made.len(), 1, "{kind}");
+        let title = made[0]["title"].as_str().expect("a title");
+        assert!(
+            title.contains(&plan.slug) && title.contains("until 20"),
+            "{kind}: {title}"
+        );
+        let may_push = if kind == "gitlab" {
+            made[0]["can_push"] == true
+        } else {
+            made[0]["read_only"] == false
+        };
+        assert!(may_push, "{kind}: {made:?}");
+        assert_eq!(kind == "gitlab", made[0]["expires_at"].is_string());
+        assert!(
+            stand.seen()[0].starts_with(&format!("POST {path} ")),
+            "{:?}",
+            stand.seen()
+        );
+        // The private half is a file of ours alone, and in nothing that was sent or written down.
+        use std::os::unix::fs::PermissionsExt as _;
+        let private = place.keys.join("app");
+        assert_eq!(
+            std::fs::metadata(&private)
+                .expect("there")
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600
+        );
+        let records = keys::all(&place.home, None).expect("reads");
+        assert_eq!((records.len(), records[0].id), (1, Some(7)));
+        keys::revoke(&place.home, &plan.slug).expect("revokes");
+        assert_eq!(
+            (
+                stand.keys().len(),
+                keys::all(&place.home, None).expect("reads").len()
+            ),
+            (0, 0),
+            "{kind}"
+        );
+        // Once more does no harm, and neither does a key somebody else has removed.
+        keys::revoke(&place.home, &plan.slug).expect("nothing to do");
+    }
+}
+
+#[test]
+fn a_repository_that_is_only_read_gets_a_key_that_only_reads() {
+    for kind in ["gitea", "github", "gitlab"] {
+        let (stand, place) = (Stand::start(), place());
+        keys::mint(
+            &place.home,
+            &plan(place.home.path(), kind, &stand.url, &[]),
+            &place.keys,
+        )
+        .expect("mints");
+        let made = &stand.keys()[0];
+        let reads = if kind == "gitlab" {
+            made["can_push"] == false
+        } else {
+            made["read_only"] == true
+        };
+        assert!(reads, "{kind}: {made}");
+    }
+}
+
+#[test]
+fn a_key_nobody_heard_of_is_found_and_revoked() {
+    for kind in ["gitea", "github", "gitlab"] {
+        let (stand, place) = (Stand::start(), place());
+        let plan = plan(place.home.path(), kind, &stand.url, &["refs/heads/agent/*"]);
+        stand.set(Fault::SilentCreate);
+        let failure = keys::mint(&place.home, &plan, &place.keys).expect_err("nobody answers");
+        assert!(
+            failure.chain().contains("does not answer"),
+            "{}",
+            failure.chain()
+        );
+        assert_eq!(stand.keys().len(), 1);
+        assert_eq!(keys::all(&place.home, None).expect("reads")[0].id, None);
+        stand.set(Fault::None);
+        // As `gc` does for a bottle that is no more.
+        let left = revoke_left(&place.home, &|slug| slug != plan.slug);
+        assert_eq!((left.len(), stand.keys().len()), (1, 0), "{kind}");
+        assert!(keys::all(&place.home, None).expect("reads").is_empty());
+    }
+}
+
+#[test]
+fn the_key_of_a_bottle_that_lives_is_left_alone() {
+    let (stand, place) = (Stand::start(), place());
+    let plan = plan(
+        place.home.path(),
+        "gitea",
+        &stand.url,
+        &["refs/heads/agent/*"],
+    );
+    keys::mint(&place.home, &plan, &place.keys).expect("mints");
+    let left = revoke_left(&place.home, &|slug| slug == plan.slug);
+    assert_eq!((left.len(), stand.keys().len()), (0, 1));
+}
+
+#[test]
+fn a_key_that_cannot_be_revoked_is_loud_and_stays_written_down() {
+    let (stand, place) = (Stand::start(), place());
+    let plan = plan(
+        place.home.path(),
+        "github",
+        &stand.url,
+        &["refs/heads/agent/*"],
+    );
+    keys::mint(&place.home, &plan, &place.keys).expect("mints");
+    stand.set(Fault::Broken);
+    let failure = keys::revoke(&place.home, &plan.slug).expect_err("the forge is broken");
+    let text = failure.chain();
+    assert!(
+        text.contains("a deploy key is still valid") && text.contains("try later"),
+        "{text}"
+    );
+    assert!(!text.contains("PRIVATE"));
+    assert_eq!(keys::all(&place.home, None).expect("reads").len(), 1);
+    stand.set(Fault::None);
+    keys::revoke(&place.home, &plan.slug).expect("revokes");
+    assert!(stand.keys().is_empty());
+}
+
+#[test]
+fn a_second_start_first_takes_back_what_the_first_one_left() {
+    let (stand, place) = (Stand::start(), place());
+    let plan = plan(
+        place.home.path(),
+        "gitea",
+        &stand.url,
+        &["refs/heads/agent/*"],
+    );
+    stand.set(Fault::SilentCreate);
+    keys::mint(&place.home, &plan, &place.keys).expect_err("nobody answers");
+    stand.set(Fault::None);
+    keys::mint(&place.home, &plan, &place.keys).expect("mints");
+    assert_eq!(stand.keys().len(), 1);
+    stand.set(Fault::Collision);
+    let other = Plan {
+        slug: "other".into(),
+        ..plan
+    };
+    let failure = keys::mint(&place.home, &other, &place.keys).expect_err("in use");
+    assert!(
+        failure.chain().contains("key is already in use"),
+        "{}",
+        failure.chain()
+    );
+}
+
+/// As `gc` does: those of bottles that are gone.
+fn revoke_left(home: &StateHome, alive: &dyn Fn(&str) -> bool) -> Vec<keys::Record> {
+    let mut left = keys::all(home, None).expect("readable records");
+    left.retain(|record| !alive(&record.slug));
+    for record in &left {
+        keys::revoke_one(home, record).expect("revokes");
+    }
+    left
+}

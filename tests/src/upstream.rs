@@ -1,0 +1,235 @@
+//! An upstream of a test's own: real OpenSSH and git in a container, which writes down who comes.
+
+use std::net::TcpStream;
+use std::path::PathBuf;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::Home;
+use crate::engine::{docker, sweep, wait_for};
+use crate::internet::make_network;
+use crate::run::{Call, Done};
+
+/// What it and the agents that use it are made from. sshd names every connection in its log.
+const DOCKERFILE: &str = r#"FROM debian:trixie-slim
+RUN --mount=type=secret,id=host_ca,mode=0444 \
+    set -eu; \
+    ca=/run/secrets/host_ca; \
+    if [ -s "$ca" ]; then set -- -o "Acquire::https::CAInfo=$ca"; else set --; fi; \
+    export DEBIAN_FRONTEND=noninteractive; \
+    apt-get "$@" update; \
+    apt-get "$@" install -y --no-install-recommends ca-certificates git openssh-client openssh-server python3; \
+    rm -rf /var/lib/apt/lists/*
+RUN useradd --create-home --shell /bin/sh git && usermod -p '*' git && mkdir -p /run/sshd /srv/git && chown git /srv/git && \
+    rm -f /etc/ssh/ssh_host_* && ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key && \
+    git config --system init.defaultBranch main && git config --system uploadpack.allowFilter true
+"#;
+
+/// The container and its network; both are gone when this is.
+#[derive(Debug)]
+pub struct Upstream {
+    name: String,
+    label: String,
+    /// The key its users hold; a file of the test's.
+    pub key: PathBuf,
+    /// Its host key, as in known_hosts without the name.
+    pub host_key: String,
+}
+
+/// The image with git, OpenSSH and Python: for upstreams, and for agents that work with git.
+///
+/// # Panics
+/// When the engine cannot build it.
+#[must_use]
+pub fn git_image() -> String {
+    let digest: String = Sha256::digest(DOCKERFILE)[..6]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let tag = format!("bottle-test-git:{digest}");
+    if docker(["image", "inspect", &tag]).status.success() {
+        return tag;
+    }
+    let ca = "/etc/ssl/certs/ca-certificates.crt";
+    let mut args = vec![
+        "buildx".to_owned(),
+        "build".to_owned(),
+        "--load".to_owned(),
+        format!("--tag={tag}"),
+        "--label=bottle.test=1".to_owned(),
+    ];
+    if std::path::Path::new(ca).is_file() {
+        args.push(format!("--secret=id=host_ca,src={ca}"));
+    }
+    args.push("-".to_owned());
+    let _ = Call::new("docker").args(args).stdin(DOCKERFILE).run().ok();
+    tag
+}
+
+impl Upstream {
+    /// Starts one without a repository.
+    ///
+    /// # Panics
+    /// When the engine does not do what it is asked.
+    #[must_use]
+    pub fn start(home: &Home) -> Self {
+        let image = git_image();
+        let name = home.slug("upstream");
+        let label = format!("bottle.test={name}");
+        let (address, _) = make_network(&name, &label);
+        let key = home.path().join("upstream-key");
+        let made = Call::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"])
+            .args([key.as_os_str()])
+            .run();
+        let _ = made.ok();
+        let public =
+            std::fs::read_to_string(key.with_extension("pub")).expect("ssh-keygen wrote it");
+        let script = format!(
+            "install -d -o git -m 0700 /home/git/.ssh && printf '%s' '{public}' > /home/git/.ssh/authorized_keys && \
+             exec /usr/sbin/sshd -D -e -o LogLevel=VERBOSE -o PasswordAuthentication=no -o UsePAM=no \
+             -o StrictModes=no -o MaxStartups=100"
+        );
+        let args = [
+            "run",
+            "--detach",
+            "--init",
+            &format!("--name={name}"),
+            &format!("--network={name}"),
+            &format!("--ip={address}"),
+            &format!("--label={label}"),
+            &image,
+            "sh",
+            "-c",
+            &script,
+        ]
+        .map(str::to_owned);
+        let _ = docker(args).ok();
+        let mut upstream = Self {
+            host_key: String::new(),
+            name,
+            label,
+            key,
+        };
+        wait_for("the upstream's sshd", || {
+            TcpStream::connect((address, 22)).is_ok()
+        });
+        let host_key = upstream.sh("cat /etc/ssh/ssh_host_ed25519_key.pub").ok();
+        host_key.trim().clone_into(&mut upstream.host_key);
+        upstream
+    }
+
+    /// The address of a repository on it, for the name it joined under.
+    #[must_use]
+    pub fn url(&self, host: &str, repo: &str) -> String {
+        format!("git@{host}:/srv/git/{repo}.git")
+    }
+
+    /// Joins a network under these names.
+    ///
+    /// # Panics
+    /// When the network is not there.
+    pub fn join(&self, network: &str, hosts: &[&str]) {
+        let mut args = vec!["network".to_owned(), "connect".to_owned()];
+        args.extend(hosts.iter().map(|host| format!("--alias={host}")));
+        args.extend([network.to_owned(), self.name.clone()]);
+        let _ = docker(args).ok();
+    }
+
+    /// Leaves it again.
+    pub fn leave(&self, network: &str) {
+        // It may be gone already, and with it the connection.
+        let _ = docker(["network", "disconnect", "--force", network, &self.name]);
+    }
+
+    /// Runs a script in it as the owner of the repositories.
+    pub fn git(&self, script: &str) -> Done {
+        docker([
+            "exec",
+            "--user=git",
+            "--workdir=/srv/git",
+            &self.name,
+            "sh",
+            "-euc",
+            script,
+        ])
+    }
+
+    /// Runs a script in it as root.
+    pub fn sh(&self, script: &str) -> Done {
+        docker(["exec", &self.name, "sh", "-euc", script])
+    }
+
+    /// Stops it: whoever comes finds nobody.
+    ///
+    /// # Panics
+    /// When the engine does not do it.
+    pub fn stop(&self) {
+        let _ = docker(["stop", "--time=0", &self.name]).ok();
+    }
+
+    /// Starts it again after [`Self::stop`], with the same keys and repositories.
+    ///
+    /// # Panics
+    /// When it does not come back.
+    pub fn start_again(&self) {
+        let _ = docker(["start", &self.name]).ok();
+        wait_for("the upstream's sshd", || {
+            self.sh("ssh-keyscan -T 2 127.0.0.1 | grep -q ed25519")
+                .status
+                .success()
+        });
+    }
+
+    /// Holds it, or lets it go on: whoever comes in between waits.
+    ///
+    /// # Panics
+    /// When the engine does not do it.
+    pub fn pause(&self, stopped: bool) {
+        let what = if stopped { "pause" } else { "unpause" };
+        let _ = docker([what, &self.name]).ok();
+    }
+
+    /// How often somebody came.
+    #[must_use]
+    pub fn contacts(&self) -> usize {
+        let logs = docker(["logs", &self.name]);
+        logs.stderr.matches("Connection from").count()
+    }
+
+    /// What a ref of a repository points at; nothing when there is none.
+    #[must_use]
+    pub fn oid(&self, repo: &str, name: &str) -> String {
+        let script = format!("git -C {repo}.git rev-parse --quiet --verify {name} || true");
+        self.git(&script).ok().trim().to_owned()
+    }
+
+    /// Whether a repository has an object.
+    #[must_use]
+    pub fn has(&self, repo: &str, oid: &str) -> bool {
+        self.git(&format!("git -C {repo}.git cat-file -e {oid}"))
+            .status
+            .success()
+    }
+
+    /// A repository with some commits on `main`.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn repository(&self, name: &str) {
+        let script = format!(
+            "git init -q --bare {name}.git; rm -rf /tmp/{name}; git init -q /tmp/{name}; cd /tmp/{name}; \
+             git config user.name Upstream; git config user.email up@example.com; \
+             mkdir -p .github/workflows src; echo on: push > .github/workflows/ci.yml; \
+             for n in 1 2 3; do echo line $n >> src/main.txt; git add .; git commit -qm \"commit $n\"; done; \
+             git tag v1; git push -q /srv/git/{name}.git main v1"
+        );
+        let _ = self.git(&script).ok();
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        sweep(&self.label);
+    }
+}

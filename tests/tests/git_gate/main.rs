@@ -1,0 +1,67 @@
+//! git-gate end to end: a real agent with real git, the gate, and a real upstream with OpenSSH that writes down who comes.
+
+// The lint knows tests by their attribute, and helpers and cases have none.
+#![allow(clippy::expect_used, clippy::panic)]
+
+mod attacks;
+mod fixture;
+mod flow;
+mod refusals;
+mod trouble;
+
+use std::process::ExitCode;
+
+use bottle_tests::suite;
+
+macro_rules! cases {
+    ($($module:ident :: $case:ident),* $(,)?) => {
+        &[$((stringify!($case), $module::$case),)*]
+    };
+}
+
+fn main() -> ExitCode {
+    suite::run(
+        fixture::make,
+        cases![
+            flow::clone_fetch_and_push,
+            flow::every_spelling_leads_to_the_gate,
+            flow::shallow_and_partial_clones,
+            flow::fetches_at_the_same_time_share_one,
+            flow::what_the_upstream_says_comes_back,
+            flow::two_pushes_at_once,
+            flow::several_refs_are_all_or_nothing,
+            flow::every_decision_is_on_record,
+            refusals::foreign_branch,
+            refusals::force_push,
+            refusals::delete,
+            refusals::tag,
+            refusals::hostile_names,
+            refusals::read_only_repository,
+            refusals::protected_path,
+            refusals::too_many_commits,
+            refusals::secret_in_a_file,
+            refusals::secret_in_a_message,
+            refusals::secret_in_a_file_name,
+            refusals::secret_in_an_author,
+            refusals::secret_in_a_commit_that_a_later_one_removes,
+            refusals::secret_in_a_merge,
+            refusals::secret_in_base64,
+            refusals::secret_in_gzip,
+            refusals::the_words_that_silence_gitleaks,
+            refusals::the_bottles_own_secrets,
+            attacks::attributes_do_not_hide_anything,
+            attacks::lfs_pointers,
+            attacks::submodules,
+            attacks::control_characters_in_a_path,
+            attacks::replace_refs,
+            attacks::alternates_and_dumb_requests,
+            attacks::a_hidden_commit_does_not_get_there,
+            attacks::a_pack_bomb,
+            attacks::a_damaged_pack,
+            attacks::a_secret_in_two_steps,
+            trouble::the_upstream_is_down,
+            trouble::another_host_key,
+            trouble::the_gate_dies_in_the_middle_of_a_push,
+        ],
+    )
+}

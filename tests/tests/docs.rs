@@ -13,9 +13,6 @@ use std::path::{Path, PathBuf};
 
 use bottle_tests::{Call, Home, engine, need_engine, tools};
 
-/// Blocks of pages that are written elsewhere and cannot carry a comment yet.
-const ELSEWHERE: [(&str, &str); 1] = [("README.md", "its build and its clone need the internet")];
-
 /// One block of a page.
 #[derive(Debug)]
 struct Block {
@@ -235,9 +232,6 @@ fn every_page_does_what_it_shows() {
             .expect("a name")
             .to_string_lossy()
             .into_owned();
-        if ELSEWHERE.iter().any(|(page, _)| *page == name) {
-            continue;
-        }
         let text = fs::read_to_string(&page).expect("a page");
         let mut blocks = blocks(&text);
         blocks.retain(|block| block.not_run.is_none());

@@ -193,6 +193,9 @@ mod tests {
                 Reason::CredentialUnavailable,
                 Reason::TooManyConnections,
                 Reason::AuditUnavailable,
+                // git's own words say at which step.
+                Reason::GitScanFailed,
+                Reason::GitUpstreamRefused,
             ];
             let is_failure = reason.status().is_server_error();
             assert_eq!(

@@ -3,11 +3,9 @@
 // The lint knows tests by their attribute, and helpers and cases have none.
 #![allow(clippy::expect_used, clippy::panic)]
 
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
-use bottle_tests::engine::{docker, wait_within};
+use bottle_tests::engine::docker;
 use bottle_tests::fake::{Rule, Script};
+use bottle_tests::second::SecondEngine;
 use bottle_tests::{Bottle, Call, Done, FakeDocker, Home, need_engine};
 use serde_json::Value;
 
@@ -521,75 +519,16 @@ fn a_full_disk_leaves_nothing_by_half() {
     assert_eq!(std::fs::read_dir(home.cwd()).expect("lists").count(), 0);
 }
 
-/// A second engine on this machine, with nothing in common with the first but the kernel.
-struct OtherEngine {
-    daemon: Child,
-    folder: tempfile::TempDir,
-}
-
-impl OtherEngine {
-    fn start() -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("other-engine-")
-            .tempdir()
-            .expect("a folder");
-        let at = |name: &str| folder.path().join(name).display().to_string();
-        let daemon = Command::new("dockerd")
-            .args([
-                "--bridge=none",
-                "--iptables=false",
-                "--ip-forward=false",
-                "--ip-masq=false",
-            ])
-            .args([
-                "--data-root",
-                &at("data"),
-                "--exec-root",
-                &at("exec"),
-                "--pidfile",
-                &at("pid"),
-            ])
-            .args(["--host", &format!("unix://{}", at("sock"))])
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(folder.path().join("log")).expect("a file"))
-            .spawn()
-            .expect("dockerd can be started");
-        let other = Self { daemon, folder };
-        wait_within(Duration::from_secs(90), "the other engine", || {
-            other.docker(&["version"]).code() == 0
-        });
-        other
-    }
-
-    fn host(&self) -> String {
-        format!("unix://{}", self.folder.path().join("sock").display())
-    }
-
-    fn docker(&self, args: &[&str]) -> Done {
-        Call::new("docker")
-            .env("DOCKER_HOST", self.host())
-            .args(args.iter().copied())
-            .run()
-    }
-}
-
-impl Drop for OtherEngine {
-    fn drop(&mut self) {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.daemon.id()).unwrap_or(0));
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-        let _ = self.daemon.wait();
-    }
-}
-
 #[test]
 fn moved_to_another_engine_it_is_the_same() {
     let name = "moved_to_another_engine_it_is_the_same";
     if !need_engine(name) {
         return;
     }
-    if !nix::unistd::geteuid().is_root() {
-        return bottle_tests::engine::skip(name, "only root can start a second dockerd");
-    }
+    let other = match SecondEngine::start() {
+        Ok(other) => other,
+        Err(why) => return bottle_tests::engine::skip(name, &why),
+    };
     let home = home();
     let slug = home.slug("move");
     let bottle = home.up("web", &slug);
@@ -604,7 +543,6 @@ fn moved_to_another_engine_it_is_the_same() {
         "never over another file"
     );
 
-    let other = OtherEngine::start();
     let there = Home::with_env(&[("DOCKER_HOST", &other.host())]);
     let taken = snapshot(&there, &["import", path]).json();
     assert_eq!(
@@ -617,13 +555,11 @@ fn moved_to_another_engine_it_is_the_same() {
         "never over another bottle"
     );
     let tag = taken["tag"].as_str().expect("a name");
-    let scratch = other
-        .docker(&["create", "--network=none", tag, "true"])
-        .ok();
+    let scratch = other.docker(["create", "--network=none", tag, "true"]).ok();
     let copied = there.cwd().join("work");
     let from = format!("{}:/workspace/work", scratch.trim());
     let _ = other
-        .docker(&["cp", &from, copied.to_str().expect("UTF-8")])
+        .docker(["cp", &from, copied.to_str().expect("UTF-8")])
         .ok();
     assert_eq!(std::fs::read_to_string(&copied).expect("copied"), "moved\n");
     // The bottle is known there under its name, and only the manifest is its owner's to bring.
@@ -638,7 +574,7 @@ fn moved_to_another_engine_it_is_the_same() {
     assert_eq!(plan["resume"]["images"][0]["image"], made["image"]);
 
     // The same file without our tools.
-    let _ = other.docker(&["rm", scratch.trim()]).ok();
+    let _ = other.docker(["rm", scratch.trim()]).ok();
     assert_eq!(snapshot(&there, &["rm", &slug, "--force"]).code(), 0);
     let plain = there.cwd().join("plain.tar");
     let plain = plain.to_str().expect("UTF-8");
@@ -646,9 +582,9 @@ fn moved_to_another_engine_it_is_the_same() {
         .args(["-q", "-d", path, "-o", plain])
         .run()
         .ok();
-    let _ = other.docker(&["load", "--quiet", "--input", plain]).ok();
+    let _ = other.docker(["load", "--quiet", "--input", plain]).ok();
     let loaded = other
-        .docker(&["image", "inspect", "--format", "{{.Id}}", tag])
+        .docker(["image", "inspect", "--format", "{{.Id}}", tag])
         .ok();
     assert_eq!(loaded.trim(), made["image"].as_str().expect("an id"));
 

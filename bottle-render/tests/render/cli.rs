@@ -262,7 +262,7 @@ fn what_no_bottle_gets_is_refused() {
             "/networks/egress",
             network("x", "10.213.4.48/28", "10.213.4.51"),
             2,
-            "the egress sidecar gets",
+            "a sidecar gets",
         ),
         (
             "/networks/egress",

@@ -74,6 +74,13 @@ pub fn check(plan: &Plan) -> Result<()> {
     }
     check_digest(&plan.digest)?;
     check_host_path("state", &plan.state)?;
+    // The CA's key is written there by the next stage, and mounted from there.
+    if plan.egress.ca.dir != plan.state.join("egress") {
+        return Err(wrong(
+            "egress.ca.dir",
+            "is not `egress` in the bottle's state",
+        ));
+    }
     if plan.isolation == Isolation::Strict {
         // To render it as the other kind would be to promise more than is kept.
         return Err(Failure::invalid("isolation `strict` is not rendered yet")

@@ -144,16 +144,26 @@ enum Command {
     #[command(after_help = examples::PULL)]
     Pull(work::PullArgs),
     /// Finish or undo what a crash left: containers, networks, reservations, journals
+    #[command(after_help = examples::GC)]
     Gc(gc::Args),
     /// Let a hostile program try to get out of a bottle; print a scorecard
+    #[command(after_help = examples::CHECK)]
     Check(check::Args),
+    #[command(after_help = examples::REQUESTS)]
     Requests(ask::Requests),
+    #[command(after_help = examples::APPROVE)]
     Approve(ask::Approve),
+    #[command(after_help = examples::DENY)]
     Deny(ask::Deny),
+    #[command(after_help = examples::ANSWER)]
     Answer(ask::Answer),
+    #[command(after_help = examples::GRANTS)]
     Grants(ask::Grants),
+    #[command(after_help = examples::REVOKE)]
     Revoke(ask::Revoke),
+    #[command(after_help = examples::PROMOTE)]
     Promote(ask::Promote),
+    #[command(after_help = examples::WATCH)]
     Watch(ask::Watch),
     /// Show all bottles of this home
     #[command(alias = "ls")]

@@ -1,5 +1,7 @@
 //! The command line of `bottle-snapshot`.
 
+mod examples;
+
 use std::fs::File;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -7,14 +9,14 @@ use std::path::{Path, PathBuf};
 use bottle_plan::failure::{Failure, PathContext as _, Result};
 use bottle_plan::resume::frozen_plan;
 use bottle_plan::snapshot::Wanted;
-use bottle_plan::{state, tool};
+use bottle_plan::{shell, state, tool};
 use bottle_run::bottle::{Home, slug_or_stdin};
 use bottle_run::engine::Engine;
 use bottle_run::interrupt;
 use bottle_snapshot::remove::Which;
 use bottle_snapshot::values::Choice;
 use bottle_snapshot::{commit, engine, export, import, pick, recover, remove, show, verify};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 const TOOL: &str = "bottle-snapshot";
 
@@ -56,20 +58,24 @@ pub(crate) struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Freeze a bottle, prove that no secret is inside, and print the snapshot
+    #[command(after_help = examples::COMMIT)]
     Commit(Commit),
     /// Show the snapshots of all bottles, or of one
     #[command(alias = "ls")]
+    #[command(after_help = examples::LIST)]
     List {
         /// The bottle
         slug: Option<String>,
     },
     /// Print what is recorded of a snapshot: its lineage, what changed, and the proof
+    #[command(after_help = examples::SHOW)]
     Show {
         /// The newest of a bottle, or number N
         #[arg(value_name = "SLUG[@N]")]
         snapshot: Wanted,
     },
     /// Prove once more that no secret is inside, over every layer; print the proof
+    #[command(after_help = examples::VERIFY)]
     Verify {
         /// The newest of a bottle, or number N
         #[arg(value_name = "SLUG[@N]")]
@@ -78,6 +84,7 @@ enum Command {
         values: Values,
     },
     /// Remove snapshots
+    #[command(after_help = examples::RM)]
     Rm {
         /// The newest of a bottle, or number N
         #[arg(required = true, value_name = "SLUG[@N]")]
@@ -90,6 +97,7 @@ enum Command {
         force: bool,
     },
     /// Remove old snapshots of a bottle
+    #[command(after_help = examples::PRUNE)]
     Prune {
         /// The bottle
         slug: String,
@@ -98,6 +106,7 @@ enum Command {
         keep: u32,
     },
     /// Write a snapshot into one file: image, plan, proof and digests
+    #[command(after_help = examples::EXPORT)]
     Export {
         /// The newest of a bottle, or number N
         #[arg(value_name = "SLUG[@N]")]
@@ -107,6 +116,7 @@ enum Command {
         output: PathBuf,
     },
     /// Take in a snapshot that was exported, and print it
+    #[command(after_help = examples::IMPORT)]
     Import {
         /// The file; `-` is stdin
         #[arg(value_name = "FILE", default_value = "-")]
@@ -119,7 +129,21 @@ enum Command {
         max_size: u64,
     },
     /// Finish or undo what a killed command left
+    #[command(after_help = examples::GC)]
     Gc,
+    /// Print the completions of a shell
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions {
+        /// bash, zsh or fish
+        #[arg(value_parser = shell::SHELLS)]
+        shell: String,
+    },
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        folder: PathBuf,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -169,6 +193,8 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         }
     };
     match cli.command {
+        Command::Completions { shell } => shell::print_completions(&shell, TOOL),
+        Command::Man { folder } => shell::write_man_pages(Cli::command(), &folder),
         Command::Commit(args) => {
             interrupt::watch()?;
             freeze(&engine, &home, args, &say)

@@ -4,10 +4,11 @@ mod cli;
 
 use std::process::ExitCode;
 
-use bottle_plan::tool;
-use clap::Parser as _;
+use bottle_plan::{shell, tool};
+use clap::{CommandFactory as _, Parser as _};
 
 fn main() -> ExitCode {
+    shell::answer(cli::Cli::command);
     match cli::Cli::try_parse() {
         Ok(args) => {
             let as_json = args.json;

@@ -226,10 +226,16 @@ impl Beside {
         };
         // What cannot be read is named by git on stderr; the rest is in. A filter of the repository's that does not work
         // ends git altogether: then the files are taken as they are.
+        let mut as_they_are = Vec::new();
         if add(&[]).is_err() {
-            let _ = add(&[&format!("--attr-source={}", self.nothing()?)]);
+            as_they_are.push(format!("--attr-source={}", self.nothing()?));
+            let options: Vec<&str> = as_they_are.iter().map(String::as_str).collect();
+            let _ = add(&options);
         }
-        let tree = self.git(&["write-tree"])?;
+        // It looks again at files that changed in the second in which they were added, through the filter as well.
+        let mut write = self.command();
+        write.args(&as_they_are).arg("write-tree");
+        let tree = text(feed(write, Vec::new())?)?;
         let mut commit = self.command();
         commit.args([
             "commit-tree",

@@ -221,8 +221,9 @@ fn tree(folder: &Path) -> Vec<String> {
     found
 }
 
-/// Each package is somebody whose account can be taken over. More are a decision, made here.
-const MOST_PACKAGES: usize = 210;
+/// Each package is somebody whose account can be taken over. More are a decision, made here. Of these some 90 came with
+/// the MCP server (rmcp), the view on terminals (ratatui) and the client of forges (ureq).
+const MOST_PACKAGES: usize = 300;
 
 #[test]
 fn the_lock_file_stays_small() {

@@ -193,6 +193,7 @@ prop_compose! {
         let mut plan = golden_plan("everything");
         let [state, from, workdir, home] = paths;
         plan.state = PathBuf::from(format!("/state/{state}"));
+        plan.egress.ca.dir = plan.state.join("egress");
         plan.workspace.mode = WorkspaceMode::Mount;
         plan.workspace.from = Some(PathBuf::from(format!("/home/op/{from}")));
         plan.workspace.workdir = format!("/{workdir}");

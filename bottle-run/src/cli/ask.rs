@@ -33,6 +33,7 @@ pub(super) struct Requests {
 #[derive(Subcommand, Debug)]
 enum RequestsCommand {
     /// Show all of one request
+    #[command(after_help = super::examples::SHOW)]
     Show {
         /// The request, or the beginning of its id
         id: String,

@@ -69,3 +69,53 @@ pub(super) const PULL: &str = "\
 Examples:
   bottle-run pull demo-x7k2p                             to the branch bottle/demo-x7k2p of this repository
   bottle-run pull demo-x7k2p --branch fix --into ~/src/app";
+
+pub(super) const REQUESTS: &str = "\
+Examples:
+  bottle-run requests
+  bottle-run requests --follow --json | while read -r line; do echo \"$line\"; done";
+
+pub(super) const APPROVE: &str = "\
+Examples:
+  bottle-run approve r-7k2p --for 30m
+  bottle-run approve r-7k2p --uses 1";
+
+pub(super) const DENY: &str = "\
+Examples:
+  bottle-run deny r-7k2p --why 'use the mirror in docs/'";
+
+pub(super) const ANSWER: &str = "\
+Examples:
+  bottle-run answer r-7k2p 'yes, the second one'";
+
+pub(super) const GRANTS: &str = "\
+Examples:
+  bottle-run grants
+  bottle-run --json grants --all";
+
+pub(super) const REVOKE: &str = "\
+Examples:
+  bottle-run revoke g-7k2p";
+
+pub(super) const PROMOTE: &str = "\
+Examples:
+  bottle-run promote g-7k2p";
+
+pub(super) const WATCH: &str = "\
+Examples:
+  bottle-run watch";
+
+pub(super) const GC: &str = "\
+Examples:
+  bottle-run gc --dry-run
+  bottle-run gc";
+
+pub(super) const CHECK: &str = "\
+Examples:
+  bottle-run check
+  bottle-run check demo-x7k2p
+  bottle-plan demo > plan.json && bottle-run check --plan plan.json --json";
+
+pub(super) const SHOW: &str = "\
+Examples:
+  bottle-run requests show r-7k2p";

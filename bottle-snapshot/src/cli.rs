@@ -53,6 +53,10 @@ pub(crate) struct Cli {
     /// Say nothing but errors
     #[arg(long, short, global = true)]
     quiet: bool,
+
+    /// Never ask: what would be asked for is an error
+    #[arg(long, global = true)]
+    no_input: bool,
 }
 
 #[derive(Subcommand, Debug)]
@@ -184,6 +188,12 @@ impl Values {
 }
 
 pub(crate) fn run(cli: Cli) -> Result<u8> {
+    // These two want no home.
+    match &cli.command {
+        Command::Completions { shell } => return shell::print_completions(shell, TOOL),
+        Command::Man { folder } => return shell::write_man_pages(Cli::command(), folder),
+        _ => {}
+    }
     let engine = Engine::from_env();
     let home = Home::find(cli.home.as_deref())?;
     let quiet = cli.quiet;
@@ -193,10 +203,15 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         }
     };
     match cli.command {
-        Command::Completions { shell } => shell::print_completions(&shell, TOOL),
-        Command::Man { folder } => shell::write_man_pages(Cli::command(), &folder),
+        Command::Completions { .. } | Command::Man { .. } => Ok(0),
         Command::Commit(args) => {
             interrupt::watch()?;
+            if cli.no_input && args.slug.is_none() {
+                return Err(
+                    Failure::invalid("no bottle is named, and --no-input forbids asking")
+                        .hint("bottle-run list shows what there is"),
+                );
+            }
             freeze(&engine, &home, args, &say)
         }
         Command::List { slug } => {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::plan::{EnvSource, Plan, Repo, Supervise, WorkspaceMode};
-use crate::policy::{Limits, Match, Mode, PathKind, Route, Scheme, Tls};
+use crate::policy::{Limits, Match, Mode, OnFull, PathKind, Route, Scheme, Tls};
 use crate::request::OnTimeout;
 
 /// Everything a person should know before they say yes.
@@ -40,6 +40,17 @@ pub fn explain(plan: &Plan) -> String {
                 auth.header
             ));
         }
+    }
+    if let Some(name) = &plan.egress.upstream_proxy {
+        line(format!(
+            "  by way of  the proxy in ${name}, which resolves the names; routes with `private` go directly"
+        ));
+    }
+    if plan.egress.audit.on_full == OnFull::Allow {
+        line(
+            "  record     requests pass ALSO WHILE NOTHING CAN BE RECORDED (egress.audit.on_full: allow)"
+                .to_owned(),
+        );
     }
     if let Some(gate) = &plan.git_gate {
         line(format!(

@@ -16,7 +16,7 @@ pub const GATE_PORT: u16 = 9418;
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct GitGate {
-    /// Its image, built by `bottle-run`: git, OpenSSH and gitleaks beside the static binary.
+    /// Its image, built by `bottle-run`: git, OpenSSH and gitleaks beside the static `bottle-services`.
     pub image: String,
     /// The repositories the agent can reach.
     pub repos: Vec<Repo>,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use crate::git::{Forge, GitGate, PushRules, Repo, RepoKey};
-use crate::policy::{Mode, POLICY_SCHEMA, Policy, Route};
+use crate::policy::{AuditRules, Mode, POLICY_SCHEMA, Policy, Route};
 use crate::request::OnTimeout;
 
 /// The schema tag of [`Plan`].
@@ -98,6 +98,7 @@ impl Plan {
             ],
             log: self.egress.log,
             mode: self.egress.mode,
+            audit: self.egress.audit,
             routes: self.egress.routes.clone(),
         }
     }
@@ -313,7 +314,7 @@ pub struct Hardening {
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Sidecar {
-    /// The image, built by `bottle-run` from the static binary beside it.
+    /// The image, built by `bottle-run` from the static `bottle-sidecar` beside it.
     pub image: String,
     /// Numeric `uid:gid`: the owner of the state folder, so that 0600 files can be read by it and nobody else.
     pub user: String,
@@ -360,6 +361,9 @@ pub struct Addresses {
     pub supervise: Ipv4Addr,
 }
 
+/// The variable of the egress sidecar with the proxy it goes through.
+pub const UPSTREAM_PROXY: &str = "BOTTLE_UPSTREAM_PROXY";
+
 /// The egress sidecar.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
@@ -370,6 +374,13 @@ pub struct Egress {
     /// More roots the sidecar trusts upstream, PEM; absolute path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream_ca: Option<PathBuf>,
+    /// The host variable that names the proxy all of it goes through; its value, which may hold a password, is in the
+    /// sidecar's environment alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream_proxy: Option<String>,
+    /// As in the policy document.
+    #[serde(default, skip_serializing_if = "AuditRules::is_usual")]
+    pub audit: AuditRules,
     /// As in the policy document.
     pub log: u8,
     /// Where the values of the credentials come from.
@@ -415,6 +426,8 @@ pub struct Slot {
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Supervise {
+    /// Its image, built by `bottle-run` from the static `bottle-services` beside it.
+    pub image: String,
     /// The port of its MCP server.
     pub port: u16,
     /// Seconds a request waits for an answer.

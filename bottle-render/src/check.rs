@@ -193,6 +193,9 @@ fn check_resources(resources: &Resources) -> Result<()> {
 }
 
 fn check_egress(plan: &Plan) -> Result<()> {
+    if let Some(name) = &plan.egress.upstream_proxy {
+        check_variable("egress.upstream_proxy", name)?;
+    }
     let mut slots = BTreeSet::new();
     for slot in &plan.egress.slots {
         let at = format!("egress.slots `{}`", slot.slot);

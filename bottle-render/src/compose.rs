@@ -50,7 +50,7 @@ pub fn compose(plan: &Plan, options: Options) -> Result<Compose> {
     Ok(Compose {
         name: plan.project.as_str().into(),
         services,
-        networks: networks::networks(plan, options),
+        networks: networks::networks(plan, options)?,
         plan: Carried::new(plan)?,
     })
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bottle_plan::failure::{Failure, Result};
 use bottle_plan::plan::{Network, Plan};
+use bottle_plan::subnet;
 use serde::Deserialize;
 
 use crate::engine::{Engine, at_once};
@@ -23,6 +24,16 @@ const INTERNAL_OPTIONS: [(&str, &str); 3] = [
 /// When one cannot be made, or is not as it must be. What was made is left for [`remove`].
 pub fn create(engine: &Engine, plan: &Plan) -> Result<()> {
     let networks = &plan.networks;
+    let routes = subnet::host_routes();
+    for network in [&networks.internal, &networks.egress] {
+        if let Some(route) = subnet::overlapping(&network.subnet, &routes) {
+            return Err(Failure::conflict(format!(
+                "{} of the network {} is part of {route}, which this host routes elsewhere by now",
+                network.subnet, network.name
+            ))
+            .hint("plan it anew under another slug, or give another block with --subnets; or end what made the route, such as a VPN"));
+        }
+    }
     let (internal, egress) = at_once(
         || create_one(engine, plan, &networks.internal, true),
         || create_one(engine, plan, &networks.egress, false),
@@ -36,6 +47,7 @@ fn create_one(engine: &Engine, plan: &Plan, network: &Network, internal: bool) -
     args.push("--driver=bridge".to_owned());
     args.push(format!("--subnet={}", network.subnet));
     args.push(format!("--gateway={}", network.gateway));
+    args.push(format!("--ip-range={}", subnet::not_ours(&network.subnet)?));
     for (name, value) in &plan.labels {
         args.push(format!("--label={name}={value}"));
     }

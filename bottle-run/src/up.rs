@@ -171,13 +171,24 @@ fn get_ready(engine: &Engine, request: &Request, say: &dyn Fn(&str)) -> Result<R
     let binary = SidecarBinary::find()?;
     let resumed = resume::image(engine, plan, say)?;
     let image = images::ensure(engine, plan, &binary, resumed.as_deref(), request.progress)?;
-    let gate_image = git_gate::image(engine, plan, &binary, request.progress)?;
+    let services = SidecarBinary::find_services(plan)?;
+    let gate_image = match &services {
+        Some(services) => git_gate::image(engine, plan, services, request.progress)?,
+        None => None,
+    };
+    let supervise_image = match (&plan.supervise, &services) {
+        (Some(supervise), Some(services)) => {
+            Some(images::ensure_static(engine, &supervise.image, services)?)
+        }
+        _ => None,
+    };
     interrupt::check()?;
     Ok(Ready {
         secrets,
         binary,
         image,
         gate_image,
+        supervise_image,
         resumed,
     })
 }
@@ -186,10 +197,12 @@ fn get_ready(engine: &Engine, request: &Request, say: &dyn Fn(&str)) -> Result<R
 struct Ready {
     secrets: Secrets,
     binary: SidecarBinary,
-    /// The image the sidecars run.
+    /// The image egress runs.
     image: String,
     /// The one git-gate runs, in a bottle that has one.
     gate_image: Option<String>,
+    /// The one supervise runs, in a bottle that has one.
+    supervise_image: Option<String>,
     /// The snapshot the agent goes on from.
     resumed: Option<String>,
 }
@@ -355,10 +368,12 @@ fn write_override(
     ready: &Ready,
     runtime: Option<&str>,
 ) -> Result<()> {
-    let image = |role| match (&ready.gate_image, role) {
-        (Some(image), "git-gate") => image,
-        _ => &ready.image,
+    let image = |role| match role {
+        "git-gate" => ready.gate_image.as_ref(),
+        "supervise" => ready.supervise_image.as_ref(),
+        _ => None,
     };
+    let image = |role| image(role).unwrap_or(&ready.image);
     let mut services: serde_json::Value = names
         .sidecars()
         .map(|(role, _)| (role, serde_json::json!({"image": image(role)})))

@@ -175,6 +175,7 @@ fn supervise(written: Option<&manifest::Supervise>) -> Result<Option<Supervise>>
             .map_err(|error| Failure::invalid(format!("supervise.hosts: `{text}`: {error}")))
     };
     Ok(Some(Supervise {
+        image: format!("bottle-services:{}", env!("CARGO_PKG_VERSION")),
         port: SUPERVISE_PORT,
         timeout,
         on_timeout: written.on_timeout,

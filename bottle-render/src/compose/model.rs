@@ -206,6 +206,7 @@ pub struct Ipam {
 pub struct IpamRange {
     pub subnet: Text,
     pub gateway: Ipv4Addr,
+    pub ip_range: Text,
 }
 
 #[cfg(test)]

@@ -12,10 +12,11 @@ const MEMORY: u64 = 64 << 20;
 
 /// None in a bottle whose agent cannot ask.
 pub(super) fn service(plan: &Plan) -> Result<Option<Service>> {
-    if plan.supervise.is_none() {
+    let Some(supervise) = &plan.supervise else {
         return Ok(None);
-    }
+    };
     let mut service = base(plan, "supervise", MEMORY)?;
+    service.image = supervise.image.as_str().into();
     let folder = plan.state.join("supervise");
     service.volumes = vec![
         bind(&folder.join("config"), "/etc/bottle", true)?,

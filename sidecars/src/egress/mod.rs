@@ -76,8 +76,8 @@ pub struct Settings {
     pub audit_dir: PathBuf,
     /// Holds `grants/`, which is looked into, and `denials/`, which is written to, in a bottle that can ask.
     pub asking_dir: PathBuf,
-    /// How much the audit may take.
-    pub audit_limits: AuditLimits,
+    /// How much the audit may take, if it is not what the policy says.
+    pub audit_limits: Option<AuditLimits>,
     /// The socket that `health` asks.
     pub status_socket: PathBuf,
     /// A proxy to go through, `http://[user:password@]host:port`.
@@ -165,9 +165,12 @@ impl Egress {
             return Err(StartError::Observing);
         }
         let roots = read_roots(&settings.config_dir.join("upstream-ca.pem"))?;
+        let limits = settings
+            .audit_limits
+            .unwrap_or_else(|| AuditLimits::of(&policy.audit));
         let audit = Audit::open(
             &settings.audit_dir,
-            settings.audit_limits,
+            (limits, policy.audit.on_full),
             policy.bottle.clone(),
             Some(&settings.asking_dir.join("denials")),
         );

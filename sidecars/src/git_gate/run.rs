@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bottle_plan::git::{GATE_SCHEMA, Gate as Document};
+use bottle_plan::policy::OnFull;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, UnixListener};
@@ -57,7 +58,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), StartError> {
     let repos = repositories(settings, &document)?;
     let (audit, writer) = Audit::open(
         &settings.audit_dir,
-        settings.audit_limits,
+        (settings.audit_limits, OnFull::Deny),
         document.bottle.as_str().into(),
         None,
     )

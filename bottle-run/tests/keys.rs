@@ -205,7 +205,9 @@ fn plan(state: &Path, kind: &str, api: &str, refs: &[&str]) -> Plan {
                 max_bytes: 1,
                 protected_paths: Vec::new(),
                 review: false,
+                hold: None,
             },
+            sign: None,
         }],
     });
     plan

@@ -21,7 +21,7 @@ usage: bottle-sidecar egress [--config-dir DIR] [--status-socket PATH]
                              [--proxy-port N] [--https-port N] [--http-port N] [--dns-port N]
        bottle-sidecar supervise [--config-dir DIR] [--asking-dir DIR] [--status-socket PATH]
        bottle-sidecar git-gate [--config-dir DIR] [--mirrors DIR] [--audit-dir DIR] [--audit-file-bytes N] [--audit-files N]
-                               [--status-socket PATH] [--scratch DIR] [--port N]
+                               [--asking-dir DIR] [--status-socket PATH] [--scratch DIR] [--port N]
        bottle-sidecar health [--wait SECONDS] [--status-socket PATH]
        bottle-sidecar check POLICY
        bottle-sidecar why POLICY METHOD URL
@@ -138,6 +138,7 @@ fn run_git_gate(args: &[String]) -> Result<u8, Failure> {
         config_dir: PathBuf::from("/etc/bottle"),
         mirrors: PathBuf::from("/var/lib/bottle/mirrors"),
         audit_dir: PathBuf::from("/var/lib/bottle/audit"),
+        asking_dir: PathBuf::from("/var/lib/bottle"),
         audit_limits: AuditLimits::default(),
         status_socket: PathBuf::from(DEFAULT_SOCKET),
         scratch: PathBuf::from("/tmp"),
@@ -147,6 +148,7 @@ fn run_git_gate(args: &[String]) -> Result<u8, Failure> {
         match flag {
             "--config-dir" => settings.config_dir = value.into(),
             "--mirrors" => settings.mirrors = value.into(),
+            "--asking-dir" => settings.asking_dir = value.into(),
             "--audit-dir" => settings.audit_dir = value.into(),
             "--audit-file-bytes" => settings.audit_limits.file_bytes = number(flag, value)?,
             "--audit-files" => settings.audit_limits.files = number(flag, value)?,

@@ -17,6 +17,7 @@ mod explain;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod git_gate;
+mod grants;
 mod headers;
 mod health;
 mod needles;

@@ -108,6 +108,7 @@ impl Record {
             Reason::Allowed | Reason::CredentialReflected => Decision::Allow,
             Reason::AuditClosed
             | Reason::AuditDropped
+            | Reason::GitHeld
             | Reason::GrantBegun
             | Reason::GrantEnded => Decision::Note,
             reason if reason.is_denial() => Decision::Deny,

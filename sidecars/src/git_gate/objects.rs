@@ -77,13 +77,13 @@ impl Quarantine<'_> {
             .env("GIT_QUARANTINE_PATH", self.objects);
     }
 
-    fn git(&self) -> Command {
+    pub(super) fn git(&self) -> Command {
         let mut command = git(self.mirror);
         self.lay_over(&mut command);
         command
     }
 
-    fn run(&self, args: &[&str], input: Vec<u8>) -> io::Result<Vec<u8>> {
+    pub(super) fn run(&self, args: &[&str], input: Vec<u8>) -> io::Result<Vec<u8>> {
         let done = finish(self.git().args(args), input, LIMIT, &mut |_| {})?;
         if done.status.success() {
             return Ok(done.stdout);

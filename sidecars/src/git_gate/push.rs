@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bottle_plan::git::GateRepo;
 use hyper::Method;
 
 use super::forward::forward;
 use super::git;
-use super::glob::fits_path;
+use super::glob::{beginning, fits_path};
 use super::hook::{Push, Voice};
 use super::leaks::{Leak, Scanner};
 use super::objects::{Kind, Object, Quarantine, Stop};
@@ -33,6 +33,8 @@ const TOLD: usize = 10;
 pub(super) struct Passed {
     pub(super) commits: u64,
     pub(super) bytes: u64,
+    /// How long looking at them took.
+    took: Duration,
 }
 
 /// A push that nothing is against, or nothing but what the operator can lift.
@@ -80,7 +82,8 @@ pub(super) async fn decide(
         Ok(_) => {
             let commits = passed.commits;
             voice.say(format!(
-                "git-gate: checked {commits} new commit(s) and handed them to {}",
+                "git-gate: checked {commits} new commit(s) in {:.2} s and handed them to {}",
+                passed.took.as_secs_f64(),
                 push.repo.host
             ));
             true
@@ -250,14 +253,18 @@ async fn check(
         updates.to_vec(),
     );
     let work = tokio::task::spawn_blocking(move || {
+        let began = Instant::now();
         let quarantine = Quarantine {
             mirror: &repo.path,
             objects: &objects,
         };
-        look_through(&gate, &repo.rules, &quarantine, &updates, lifts).map_err(|stop| match stop {
+        let looked = look_through(&gate, &repo.rules, &quarantine, &updates, lifts);
+        let mut checked = looked.map_err(|stop| match stop {
             Stop::Refusal(refusal) => refusal,
             Stop::Failed(error) => failed(&error),
-        })
+        })?;
+        checked.passed.took = began.elapsed();
+        Ok(checked)
     });
     work.await.unwrap_or_else(|_| {
         Err(failed(&io::Error::other(
@@ -373,7 +380,11 @@ fn check_size(rules: &GateRepo, objects: &[Object]) -> Result<Passed, Refusal> {
         let detail = format!("{bytes} bytes unpacked; at most {}", limits.max_bytes);
         return Err(Refusal::new(Reason::GitTooLarge, detail));
     }
-    Ok(Passed { commits, bytes })
+    Ok(Passed {
+        commits,
+        bytes,
+        took: Duration::ZERO,
+    })
 }
 
 /// What is against it for the sake of protected paths.
@@ -391,7 +402,8 @@ fn protected(
         return Ok(None);
     }
     let mut found = BTreeSet::new();
-    for path in quarantine.changed_paths(&commits)? {
+    let folders: Option<Vec<String>> = patterns.iter().map(|text| beginning(text)).collect();
+    for path in quarantine.changed_paths(&commits, &folders.unwrap_or_default())? {
         if let Some(pattern) = patterns.iter().find(|pattern| fits_path(pattern, &path)) {
             let shown = printable(&String::from_utf8_lossy(&path));
             found.insert(format!("{shown} ({pattern})"));

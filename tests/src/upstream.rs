@@ -40,7 +40,7 @@ auth.backend.plain.userfile = "/srv/web/users"
 auth.require = ("/git/" => ("method" => "basic", "realm" => "git", "require" => "valid-user"))
 alias.url = ("/git" => "/usr/lib/git-core/git-http-backend")
 setenv.add-environment = ("GIT_PROJECT_ROOT" => "/srv/git", "GIT_HTTP_EXPORT_ALL" => "1")
-$HTTP["url"] =~ "^/git/" { cgi.assign = ("" => "") }
+cgi.assign = ("git-http-backend" => "")
 "#;
 
 /// The container and its network; both are gone when this is.

@@ -94,7 +94,7 @@ pub(crate) fn pushes_are_signed(f: &Fixture) {
         "{}",
         done.stderr
     );
-    let hook = "#!/bin/sh\ntest \"$GIT_PUSH_CERT_STATUS $GIT_PUSH_CERT_NONCE_STATUS\" = \"G OK\" && exec echo \"signed by $GIT_PUSH_CERT_SIGNER\"\n\
+    let hook = "#!/bin/sh\ntest \"$GIT_PUSH_CERT_STATUS $GIT_PUSH_CERT_NONCE_STATUS\" = \"G OK\" && echo \"signed by $GIT_PUSH_CERT_SIGNER\" && exec env\n\
                 echo \"not signed by anybody known: $GIT_PUSH_CERT_STATUS $GIT_PUSH_CERT_NONCE_STATUS\"; exit 1\n";
     let script = format!(
         "cd signed.git; git config receive.certNonceSeed a-seed-of-the-tests; touch /srv/git/signers; \

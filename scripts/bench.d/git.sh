@@ -10,7 +10,7 @@ bench_git() {
     trap 'exit 143' TERM
 
     # The design page's repository; BYTES a commit become a little more than half of it in the pack.
-    local commits=20000 bytes=18000 pushed=100
+    local commits=20000 bytes=15000 pushed=100
     [ -z "$quick" ] || commits=2000
     results=$bench_out/git.jsonl
     : > "$results"
@@ -26,20 +26,20 @@ bench_git() {
     size=$(docker exec "$run-upstream" sh -c 'du -sb /srv/git/bench.git/objects/pack' | cut -f1)
 
     say 'the first clone through the gate, which fills its mirror'
-    note_git first gate "$(git_client gate clone "$url")"
+    time_git first gate clone "$url"
     local round way
     for ((round = 1; round <= rounds; round++)); do
         for way in direct gate; do
             await_quiet
             say "round $round of $rounds: clone, $way"
-            note_git clone "$way" "$(git_client "$way" clone "$url")"
+            time_git clone "$way" clone "$url"
         done
         for way in direct gate; do
             # Other contents for each: what the upstream has already does not travel again.
-            git_client "$way" commits "$pushed" 2000 "$round$((RANDOM))"
+            git_client "$way" commits "$pushed" "$bytes" "$round$((RANDOM))"
             await_quiet
             say "round $round of $rounds: push, $way"
-            note_git push "$way" "$(git_client "$way" push "agent/$way-$round" 2> "$work/said")"
+            time_git push "$way" push "agent/$way-$round"
             [ "$way" = direct ] || note_git scan gate "$(git_scan_time)"
         done
     done
@@ -89,8 +89,8 @@ YAML
     bottle-plan bench --slug "$run" | bottle-ca | bottle-render | bottle-run up --quiet > "$work/handle.json"
     docker network connect --alias git.example.com "bottle-$run-egress" "$run-upstream"
     docker run --detach --init --name "$run-direct" --label "bottle.bench=$run" --network "bottle-$run-egress" \
-        --memory 2g --cpus "$(nproc)" --cap-drop ALL --security-opt no-new-privileges --user 10001:10001 \
-        --tmpfs /keys:mode=1777 --env HOME=/home/git --workdir /tmp "$image" sleep infinity > /dev/null
+        --memory 2g --cpus "$(nproc)" --cap-drop ALL --security-opt no-new-privileges --user git \
+        --tmpfs /keys:mode=1777 --workdir /home/git "$image" sleep infinity > /dev/null
     docker exec --interactive "$run-direct" sh -euc 'umask 077; cat > /keys/key' < "$work/key"
     docker exec --interactive "$run-direct" sh -euc 'cat > /keys/hosts' <<< "git.example.com $host_key"
 }
@@ -102,11 +102,17 @@ git_client() {
     if [ "$way" = gate ]; then
         bottle-run exec --no-stdin "$run" -- sh /usr/local/bin/times.sh "$@"
     else
-        # A path of its own: this user has no line in /etc/passwd, and ssh would not start.
-        docker exec --env HOME=/tmp --env GIT_AUTHOR_NAME=Bench --env GIT_AUTHOR_EMAIL=bench@example.com \
-            --env GIT_SSH_COMMAND='ssh -F /dev/null -i /keys/key -o UserKnownHostsFile=/keys/hosts -o IdentitiesOnly=yes -o BatchMode=yes' \
+        docker exec --env GIT_SSH_COMMAND='ssh -F /dev/null -i /keys/key -o UserKnownHostsFile=/keys/hosts -o IdentitiesOnly=yes -o BatchMode=yes' \
             "$run-direct" sh /usr/local/bin/times.sh "$@"
     fi
+}
+
+# WHAT WAY COMMAND...: notes how long it took, and keeps what was said.
+time_git() {
+    local what=$1 way=$2 took
+    shift 2
+    took=$(git_client "$way" "$@" 2> "$work/said") || { cat "$work/said" >&2; die "$what, $way: failed"; }
+    note_git "$what" "$way" "$took"
 }
 
 # What the gate said of the last push: `checked 100 new commit(s) in 1.23 s and handed them to …`.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::git::{Forge, GitGate, PushRules, Repo, RepoKey};
+pub use crate::git::{Forge, GitGate, PushRules, Repo, RepoKey, Sign};
 use crate::policy::{AuditRules, Mode, POLICY_SCHEMA, Policy, Route};
 use crate::request::OnTimeout;
 

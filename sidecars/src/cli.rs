@@ -38,7 +38,7 @@ usage: bottle-sidecar egress [--config-dir DIR] [--status-socket PATH]
 const SERVICES: &str = "\
        bottle-services supervise [--config-dir DIR] [--asking-dir DIR] [--status-socket PATH]
        bottle-services git-gate [--config-dir DIR] [--mirrors DIR] [--audit-dir DIR] [--audit-file-bytes N] [--audit-files N]
-                                [--status-socket PATH] [--scratch DIR] [--port N]
+                                [--asking-dir DIR] [--status-socket PATH] [--scratch DIR] [--port N]
 ";
 #[cfg(not(feature = "services"))]
 const SERVICES: &str = "";
@@ -170,6 +170,7 @@ fn run_git_gate(args: &[String]) -> Result<u8, Failure> {
         config_dir: PathBuf::from("/etc/bottle"),
         mirrors: PathBuf::from("/var/lib/bottle/mirrors"),
         audit_dir: PathBuf::from("/var/lib/bottle/audit"),
+        asking_dir: PathBuf::from("/var/lib/bottle"),
         audit_limits: AuditLimits::default(),
         status_socket: PathBuf::from(DEFAULT_SOCKET),
         scratch: PathBuf::from("/tmp"),
@@ -179,6 +180,7 @@ fn run_git_gate(args: &[String]) -> Result<u8, Failure> {
         match flag {
             "--config-dir" => settings.config_dir = value.into(),
             "--mirrors" => settings.mirrors = value.into(),
+            "--asking-dir" => settings.asking_dir = value.into(),
             "--audit-dir" => settings.audit_dir = value.into(),
             "--audit-file-bytes" => settings.audit_limits.file_bytes = number(flag, value)?,
             "--audit-files" => settings.audit_limits.files = number(flag, value)?,

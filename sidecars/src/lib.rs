@@ -21,6 +21,7 @@ mod explain;
 pub mod fuzzing;
 #[cfg(feature = "services")]
 mod git_gate;
+mod grants;
 mod headers;
 mod health;
 mod needles;

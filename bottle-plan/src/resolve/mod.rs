@@ -82,6 +82,7 @@ pub fn resolve(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Resolved> {
         egress::resolve(manifest, inputs, provider.as_ref(), &mut warnings)?;
     let git_gate = git::gate(bottle.git_gate.as_ref(), inputs)?;
     let supervise = supervise(bottle.supervise.as_ref())?;
+    git::check_review(git_gate.as_ref(), supervise.is_some())?;
     let workspace = workspace(manifest, inputs)?;
     let mut sources = manifest.sources.clone();
     let around = agent::Around {

@@ -6,7 +6,7 @@ use bottle_plan::plan::{EnvSource, Plan};
 
 use super::model::{Service, Text};
 use super::sidecar::{bare, base, places};
-use super::{bind, outside_address, texts};
+use super::{bind, outside_address, supervise, texts};
 
 /// Git maps packs and keeps deltas in memory, and what is being scanned lies in /tmp, which counts too.
 const MEMORY: u64 = 1 << 30;
@@ -28,6 +28,7 @@ pub(super) fn service(plan: &Plan, gate: &GitGate) -> Result<Service> {
         bind(&folder.join("mirrors"), "/var/lib/bottle/mirrors", false)?,
         bind(&folder.join("audit"), "/var/lib/bottle/audit", false)?,
     ];
+    service.volumes.extend(supervise::seen_by_git_gate(plan)?);
     service.networks = places([
         ("egress", outside_address(plan, 4)?),
         ("internal", plan.networks.addresses.git_gate),

@@ -8,6 +8,7 @@ mod decide;
 pub mod files;
 mod follow;
 mod promote;
+mod push;
 mod show;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use time::OffsetDateTime;
 pub use decide::{Approval, Decision, Limits, answer, approve, deny, revoke};
 pub use follow::follow;
 pub use promote::{Promotion, promote};
+pub use push::push_page;
 pub use show::{grants_table, request_page, requests_table};
 
 /// The schema tag of [`Requests`].

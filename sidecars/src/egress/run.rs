@@ -12,11 +12,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use zeroize::Zeroizing;
 
-use super::grants::{self, Grants};
 use super::listen::{self, Bound, Kind, Ports, Workers};
 use super::{Egress, MAX_CONNECTIONS, Network, Settings, StartError, System, dns, status};
 use crate::audit::{Way, Writer};
 use crate::credential::Slots;
+use crate::grants::{self, Grants, Taker};
 
 /// How often the operator's files are looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -42,7 +42,7 @@ pub fn start(
 ) -> Result<Running, StartError> {
     let (egress, writer) = Egress::new(&settings, network, slots)?;
     let egress = Arc::new(egress);
-    let grants = Grants::open(&settings.asking_dir, &settings.audit_dir);
+    let grants = Grants::open(&settings.asking_dir, &settings.audit_dir, Taker::Egress);
     let failed = |what: &str, error: io::Error| StartError::System {
         what: what.into(),
         error,

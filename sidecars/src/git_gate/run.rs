@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
+use super::asking::{self, Asking};
 use super::hook::{self, Pushes};
 use super::repo::Repo;
 use super::secrets::Secrets;
@@ -36,6 +37,8 @@ pub(super) struct Gate {
     pub(super) audit: Audit,
     pub(super) secrets: Secrets,
     pub(super) pushes: Pushes,
+    /// The way to the operator, in a bottle that has one.
+    pub(super) asking: Option<Asking>,
     pub(super) scratch: std::path::PathBuf,
     pub(super) connections: Arc<Semaphore>,
     /// True once the gate is going down.
@@ -71,11 +74,19 @@ pub(crate) fn run(settings: &Settings) -> Result<(), StartError> {
         path: settings.config_dir.join("gate.json"),
         problem,
     })?;
+    let asking =
+        Asking::open(&document, &settings.asking_dir, &settings.audit_dir).map_err(|problem| {
+            StartError::Config {
+                path: settings.config_dir.join("gate.json"),
+                problem,
+            }
+        })?;
     let gate = Arc::new(Gate {
         repos,
         audit,
         secrets,
         pushes: Pushes::default(),
+        asking,
         scratch: settings.scratch.clone(),
         connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         draining: watch::Sender::new(false),
@@ -102,6 +113,7 @@ async fn serve(gate: &Arc<Gate>, address: SocketAddr, status: &Path) -> Result<(
         .map_err(system(format!("listener on {address}")))?;
     tokio::spawn(hook::serve(gate.clone(), hooks));
     tokio::spawn(server::serve(gate.clone(), listener));
+    tokio::spawn(look_for_grants(gate.clone()));
     // Before the first clone asks for it, so that it does not have to wait for the whole of a large repository.
     for repo in gate.repos.values().cloned() {
         tokio::spawn(async move {
@@ -127,6 +139,14 @@ async fn serve(gate: &Arc<Gate>, address: SocketAddr, status: &Path) -> Result<(
     // Holding every place means that no connection is left.
     let _ = timeout(GRACE, gate.connections.acquire_many(all)).await;
     Ok(())
+}
+
+/// So that what was granted or taken back is in force, and said to be, also when nobody pushes.
+async fn look_for_grants(gate: Arc<Gate>) {
+    while let Some(asking) = &gate.asking {
+        asking.look(&gate).await;
+        sleep(asking::LOOK).await;
+    }
 }
 
 async fn tell_status(gate: Arc<Gate>, listener: UnixListener) {

@@ -298,7 +298,7 @@ async fn push(
         }
     };
     entry.record().status = Some(StatusCode::OK.as_u16());
-    let gate = gate.clone();
+    let (gate, held) = (gate.clone(), push.clone());
     let ended = move |tally: Tally| {
         gate.pushes.end(number);
         let record = entry.record();
@@ -309,7 +309,10 @@ async fn push(
             record.reason = Reason::GitPackRefused;
         }
     };
-    match running.answer(Some(request.into_body()), true, ended).await {
+    match running
+        .answer(Some(request.into_body()), Some(held), ended)
+        .await
+    {
         Ok(response) => response,
         Err(error) => {
             eprintln!("bottle-sidecar: git http-backend: {error}");
@@ -330,7 +333,7 @@ async fn run(call: &Call<'_>, body: Option<Incoming>, mut entry: Entry) -> Respo
         record.bytes_out = tally.from_agent;
         record.bytes_in = tally.to_agent;
     };
-    match running.answer(body, false, ended).await {
+    match running.answer(body, None, ended).await {
         Ok(response) => response,
         Err(error) => {
             eprintln!("bottle-sidecar: git http-backend: {error}");

@@ -40,7 +40,8 @@ Ask the operator of this bottle for more than its policy allows.
   curl supervise:9100/policy
   curl supervise:9100/requests/egress -d '{\"denial\": \"ID OF A DENIAL\", \"reason\": \"why\"}'
   curl supervise:9100/requests/egress -d '{\"url\": \"https://api.example.com/v1/x\", \"methods\": [\"POST\"], \"reason\": \"why\"}'
-  curl supervise:9100/requests/push -d '{\"repo\": \"NAME\", \"ref\": \"refs/heads/agent/x\", \"reason\": \"why\"}'
+  curl supervise:9100/requests/push -d '{\"denial\": \"ID OF A DENIAL\", \"reason\": \"why\"}'
+  curl supervise:9100/requests/push -d '{\"repo\": \"NAME\", \"ref\": \"refs/heads/x\", \"object\": \"COMMIT\", \"reason\": \"why\"}'
   curl supervise:9100/requests/question -d '{\"question\": \"which one?\", \"options\": [\"a\", \"b\"]}'
   curl supervise:9100/requests/ID
 

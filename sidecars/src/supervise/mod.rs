@@ -25,7 +25,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::egress::status;
-use desk::Desk;
+pub(crate) use desk::{Desk, Refusal};
 
 /// Where everything is.
 pub(crate) struct Places {

@@ -14,11 +14,13 @@ mod dlp;
 mod dns_message;
 pub mod egress;
 mod explain;
+mod forward;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod git_gate;
 mod headers;
 mod health;
+mod listener;
 mod needles;
 mod outside;
 mod path;

@@ -9,6 +9,9 @@ use super::{Options, keyed, shared_labels};
 
 pub(super) fn networks(plan: &Plan, options: Options) -> BTreeMap<&'static str, Network> {
     let networks = &plan.networks;
+    if plan.is_strict() {
+        return BTreeMap::from([("egress", external(&networks.egress))]);
+    }
     if options.standalone {
         BTreeMap::from([
             ("internal", Network::Inline(internal(plan))),

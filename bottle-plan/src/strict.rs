@@ -78,3 +78,25 @@ pub fn check(isolation: Isolation, runtime: Runtime) -> Result<()> {
     ))
     .hint("take one of the two out of the manifest"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_runtime_that_shares_the_hosts_kernel_reaches_a_socket() {
+        for (runtime, goes) in [
+            (Runtime::Auto, true),
+            (Runtime::Runc, true),
+            (Runtime::Runsc, false),
+            (Runtime::Kata, false),
+        ] {
+            assert_eq!(
+                check(Isolation::Strict, runtime).is_ok(),
+                goes,
+                "{runtime:?}"
+            );
+            assert!(check(Isolation::Network, runtime).is_ok(), "{runtime:?}");
+        }
+    }
+}

@@ -153,12 +153,10 @@ fn excess(plan: &Plan, found: &Inspected) -> Option<String> {
             host.port_bindings.as_ref().map_or(0, BTreeMap::len),
         ),
     ];
-    if host
-        .extra_hosts
-        .iter()
-        .flatten()
-        .ne(granted_hosts(plan, host).iter())
-    {
+    // Compose keeps them in no order.
+    let mut hosts: Vec<&String> = host.extra_hosts.iter().flatten().collect();
+    hosts.sort();
+    if hosts.into_iter().ne(granted_hosts(plan, host).iter()) {
         return Some("extra hosts".to_owned());
     }
     if let Some((what, _)) = lists.iter().find(|(_, count)| *count > 0) {

@@ -115,7 +115,11 @@ fn faults(role: &str, found: &Value) -> Vec<&'static str> {
         .into_iter()
         .flatten()
         .any(|mount| {
-            let own = ["/var/lib/bottle/audit", IN_A_SIDECAR];
+            let own = [
+                "/var/lib/bottle/audit",
+                "/var/lib/bottle/denials",
+                IN_A_SIDECAR,
+            ];
             let is_own = own.iter().any(|place| mount["Destination"] == *place);
             mount["RW"] == true && !is_own
         });

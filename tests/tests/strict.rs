@@ -600,13 +600,13 @@ fn the_check_passes_without_a_network(f: &Fixture) {
 fn a_file_that_was_changed_is_refused(f: &Fixture) {
     let slug = f.home.slug("changed");
     let compose = f.home.render(&f.home.plan("small", &slug));
-    let no_network = "network_mode: \"none\"\n";
+    let no_network = "network_mode: 'none'\n";
     assert_eq!(compose.matches(no_network).count(), 1, "{compose}");
-    let sockets = "target: \"/run/bottle-sockets\"\n        read_only: true";
+    let sockets = "target: '/run/bottle-sockets'\n      read_only: true";
     assert!(compose.contains(sockets), "{compose}");
     for (changed, said) in [
         (
-            compose.replace(no_network, "network_mode: \"bridge\"\n"),
+            compose.replace(no_network, "network_mode: 'bridge'\n"),
             "the networks",
         ),
         (

@@ -159,9 +159,10 @@ fn controls(world: &World<'_>, host: &Host) -> Result<Vec<Line>> {
     lines.extend(probes::verdicts(&beside, &found));
     let egress = world.plan.seen_by_agent().egress;
     let tried = "the egress sidecar, from inside";
-    // Without a network somebody takes the connection in any case; that it was egress shows in what it says.
+    // Without a network somebody takes the connection in any case; that it was egress shows in what it says, and an
+    // address it refuses whatever the policy.
     let control = if world.plan.is_strict() {
-        let probe = format!("http:{egress}:3128:{NOBODY}:443");
+        let probe = format!("http:{egress}:3128:{egress}:443");
         Attempt::new("control", "egress", tried, probe, Expect::Denied)
     } else {
         open("egress", tried, format!("tcp:{egress}:3128"))

@@ -168,7 +168,7 @@ fn document(plan: &Plan, gate: &GitGate) -> Gate {
         schema: GATE_SCHEMA.to_owned(),
         bottle: plan.slug.clone(),
         plan_digest: plan.digest.clone(),
-        listen: plan.networks.addresses.git_gate.into(),
+        listen: plan.seen_by_agent().git_gate.into(),
         log: plan.egress.log,
         asking: plan.supervise.as_ref().map(|supervise| supervise.timeout),
         secrets: slots.chain((0..given).map(secret_slot)).collect(),

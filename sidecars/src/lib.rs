@@ -17,6 +17,7 @@ mod dlp;
 mod dns_message;
 pub mod egress;
 mod explain;
+mod forward;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 #[cfg(feature = "services")]
@@ -24,6 +25,7 @@ mod git_gate;
 mod grants;
 mod headers;
 mod health;
+mod listener;
 mod needles;
 mod outside;
 mod path;

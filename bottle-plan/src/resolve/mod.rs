@@ -18,7 +18,7 @@ use crate::host::HostPattern;
 use crate::manifest;
 use crate::manifest::load::{Manifest, Places};
 use crate::plan::{PLAN_SCHEMA, Plan, Sidecar, Step, Supervise, Workspace, WorkspaceMode};
-use crate::subnet;
+use crate::{strict, subnet};
 
 /// The port of the supervise server inside a bottle.
 const SUPERVISE_PORT: u16 = 9100;
@@ -113,6 +113,9 @@ pub fn resolve(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Resolved> {
         provision.push(Step::Git);
     }
 
+    let runtime = bottle.runtime.unwrap_or_default();
+    let isolation = bottle.isolation.unwrap_or_default();
+    strict::check(isolation, runtime)?;
     let mut plan = Plan {
         schema: PLAN_SCHEMA.to_owned(),
         slug: inputs.slug.to_owned(),
@@ -137,8 +140,8 @@ pub fn resolve(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Resolved> {
         git_gate,
         supervise,
         workspace,
-        runtime: bottle.runtime.unwrap_or_default(),
-        isolation: bottle.isolation.unwrap_or_default(),
+        runtime,
+        isolation,
         provision,
         resume: None,
     };

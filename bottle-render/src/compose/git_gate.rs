@@ -5,7 +5,7 @@ use bottle_plan::git::{GitGate, RepoKey, secret_slot, token_slot};
 use bottle_plan::plan::{EnvSource, Plan};
 
 use super::model::{Service, Text};
-use super::sidecar::{bare, base, places};
+use super::sidecar::{bare, base, place};
 use super::{bind, outside_address, supervise, texts};
 
 /// Git maps packs and keeps deltas in memory, and what is being scanned lies in /tmp, which counts too.
@@ -29,10 +29,9 @@ pub(super) fn service(plan: &Plan, gate: &GitGate) -> Result<Service> {
         bind(&folder.join("audit"), "/var/lib/bottle/audit", false)?,
     ];
     service.volumes.extend(supervise::seen_by_git_gate(plan)?);
-    service.networks = places([
-        ("egress", outside_address(plan, 4)?),
-        ("internal", plan.networks.addresses.git_gate),
-    ]);
+    let outside = Some(outside_address(plan, 4)?);
+    let inside = plan.networks.addresses.git_gate;
+    place(&mut service, plan, "git-gate", inside, outside)?;
     Ok(service)
 }
 

@@ -6,7 +6,7 @@ use bottle_plan::request::OnTimeout;
 
 use super::bind;
 use super::model::{Mount, Service};
-use super::sidecar::{base, places};
+use super::sidecar::{base, place};
 
 const MEMORY: u64 = 64 << 20;
 
@@ -25,7 +25,8 @@ pub(super) fn service(plan: &Plan) -> Result<Option<Service>> {
         bind(&plan.state.join("grants"), "/var/lib/bottle/grants", true)?,
         bind(&folder.join("denials"), "/var/lib/bottle/denials", true)?,
     ];
-    service.networks = places([("internal", plan.networks.addresses.supervise)]);
+    let inside = plan.networks.addresses.supervise;
+    place(&mut service, plan, "supervise", inside, None)?;
     Ok(Some(service))
 }
 

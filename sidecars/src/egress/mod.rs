@@ -82,6 +82,8 @@ pub struct Settings {
     pub upstream_proxy: Option<Zeroizing<String>>,
     /// The ports of the listeners; 0 lets the system choose.
     pub ports: Ports,
+    /// The folder of sockets that take the ports' place for an agent without a network.
+    pub sockets: Option<PathBuf>,
 }
 
 /// Why the proxy does not start.

@@ -53,6 +53,8 @@ pub(crate) struct Settings {
     pub(crate) scratch: PathBuf,
     /// The port on the internal network.
     pub(crate) port: u16,
+    /// The folder of the socket that takes its place for an agent without a network.
+    pub(crate) sockets: Option<PathBuf>,
 }
 
 /// Why the gate does not start.

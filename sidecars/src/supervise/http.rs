@@ -13,13 +13,13 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use super::desk::{Desk, Refusal};
 use super::input::{self, Waiting};
 use super::mcp;
+use crate::listener::Listener;
 
 /// The name the agent knows us by.
 const NAME: &str = "supervise";
@@ -51,11 +51,11 @@ A POST waits for the answer; `\"wait\": SECONDS` waits less. The same as an MCP 
 pub(super) type Reply = Response<BoxBody<Bytes, Infallible>>;
 
 /// Serves for ever.
-pub(super) async fn serve(listener: TcpListener, desk: Arc<Desk>) {
+pub(super) async fn serve(listener: Listener, desk: Arc<Desk>) {
     let mcp = mcp::service(desk.clone());
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok(stream) = listener.accept().await else {
             sleep(BACK_OFF).await;
             continue;
         };

@@ -232,7 +232,7 @@ pub fn revoke(home: &StateHome, given: &str, by: &str) -> Result<String> {
 }
 
 /// What the request would become.
-fn scope(folder: &Folder, asked: &Asked, credential: bool) -> Result<Scope> {
+pub(super) fn scope(folder: &Folder, asked: &Asked, credential: bool) -> Result<Scope> {
     match &asked.request.ask {
         Ask::Question { .. } => Err(Failure::invalid(format!(
             "{} is a question and grants nothing",
@@ -318,7 +318,7 @@ fn check_scope(scope: &Scope) -> Result<()> {
     Ok(())
 }
 
-fn plan(state: &Path) -> Result<Plan> {
+pub(super) fn plan(state: &Path) -> Result<Plan> {
     let path = state.join("plan.json");
     let bytes = fs::read(&path).map_err(|error| {
         Failure::failed(format!("cannot read {}", path.display())).because(error)

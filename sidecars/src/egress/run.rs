@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use zeroize::Zeroizing;
 
-use super::listen::{self, Bound, Kind, Ports, Workers};
+use super::listen::{Bound, Kind, Ports, Workers};
 use super::{Egress, MAX_CONNECTIONS, Network, Settings, StartError, System, dns, status};
 use crate::audit::{Way, Writer};
 use crate::credential::Slots;

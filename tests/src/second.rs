@@ -100,10 +100,25 @@ impl SecondEngine {
         self.wait();
     }
 
-    /// Kills it as a crash would.
+    /// Kills it as a crash would: its containerd goes with it, its containers stay.
+    ///
+    /// # Panics
+    /// When its containerd lives on.
     pub fn crash(&mut self) {
         let _ = self.daemon.kill();
         let _ = self.daemon.wait();
+        let containerd = self.folder.path().join("exec/containerd/containerd.pid");
+        if let Ok(pid) = fs::read_to_string(&containerd) {
+            wait_within(Duration::from_secs(30), "the end of its containerd", || {
+                ended(pid.trim())
+            });
+        }
+        // The number in a pid file that a crash left is a zombie's as long as nobody collects it, and then anybody's. The
+        // engine takes either for its own: it refuses to start, or waits in vain for a containerd that is none. So whoever
+        // starts an engine again removes them, as scripts/setup and service managers do.
+        for file in [self.folder.path().join("pid"), containerd] {
+            let _ = fs::remove_file(file);
+        }
     }
 
     /// `$DOCKER_HOST` of it.
@@ -181,6 +196,14 @@ impl Drop for SecondEngine {
                 .status();
         }
     }
+}
+
+/// Whether a process is gone, or waits for nothing but being collected.
+fn ended(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before the state is in parentheses and may hold any character.
+    stat.rsplit_once(") ")
+        .is_none_or(|(_, rest)| rest.starts_with('Z'))
 }
 
 fn find(program: &str) -> Option<PathBuf> {

@@ -64,6 +64,7 @@ pub fn commit(engine: &Engine, request: &Request<'_>, say: &dyn Fn(&str)) -> Res
         container: ready.container.id.clone(),
         pauses: !request.no_pause && !ready.container.state.paused,
         imported: None,
+        names: Vec::new(),
     };
     interrupt::check()?;
     journal.write(&folder)?;

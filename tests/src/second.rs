@@ -4,7 +4,7 @@
 //! stopped, killed and given other runtimes, and the machine's engine never knows.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::engine::wait_within;
 use crate::run::{Call, Done};
+use crate::tools::find;
 
 /// What is run in a mount namespace of its own around `runsc`: this version takes a kernel that has `net.core.rmem_default`
 /// in every network namespace (6.9 and later) for being in the root's, and refuses.
@@ -37,6 +38,21 @@ impl SecondEngine {
     /// # Panics
     /// When files cannot be written.
     pub fn start() -> Result<Self, String> {
+        Self::start_with(None)
+    }
+
+    /// The same with no more than so many MiB for all that it keeps.
+    ///
+    /// # Errors
+    /// What is missing.
+    ///
+    /// # Panics
+    /// When files cannot be written.
+    pub fn start_within(mebibytes: u32) -> Result<Self, String> {
+        Self::start_with(Some(mebibytes))
+    }
+
+    fn start_with(mebibytes: Option<u32>) -> Result<Self, String> {
         for program in ["dockerd", "unshare", "nsenter", "ip"] {
             if find(program).is_none() {
                 return Err(format!("there is no {program}"));
@@ -64,6 +80,16 @@ impl SecondEngine {
             "hosts": [format!("unix://{}", at("sock"))], "runtimes": runtimes,
         });
         fs::write(at("daemon.json"), config.to_string()).expect("a file");
+        if let Some(mebibytes) = mebibytes {
+            fs::create_dir(at("data")).expect("a folder");
+            let mounted = Command::new("mount")
+                .args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "small"])
+                .arg(at("data"))
+                .status();
+            if !mounted.is_ok_and(|status| status.success()) {
+                return Err("nothing can be mounted here".to_owned());
+            }
+        }
         let daemon = Self::spawn(folder.path());
         let engine = Self { folder, daemon };
         engine.wait();
@@ -149,6 +175,16 @@ impl SecondEngine {
         call.env("DOCKER_HOST", self.host())
     }
 
+    /// Whatever is added to it runs where the engine's own loopback is.
+    #[must_use]
+    pub fn command_beside(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .args(["--net", "--target", &self.daemon.id().to_string()])
+            .stdin(Stdio::null());
+        command
+    }
+
     /// Gives it an image of the machine's engine.
     ///
     /// # Panics
@@ -204,13 +240,6 @@ fn ended(pid: &str) -> bool {
     // The name before the state is in parentheses and may hold any character.
     stat.rsplit_once(") ")
         .is_none_or(|(_, rest)| rest.starts_with('Z'))
-}
-
-fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/bin".into()]);
-    let mut found = folders.map(|folder| folder.join(program));
-    found.find(|path| path.is_file())
 }
 
 fn make_executable(path: &Path) {

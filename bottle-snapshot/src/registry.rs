@@ -47,6 +47,10 @@ impl Place {
     pub fn documents(&self) -> String {
         format!("{}{SUFFIX}", self.0)
     }
+
+    fn registry(&self) -> &str {
+        self.0.split('/').next().unwrap_or_default()
+    }
 }
 
 impl fmt::Display for Place {
@@ -177,11 +181,12 @@ fn packed(snapshot: &Snapshot, plan: &Plan) -> Result<Vec<u8>> {
 
 /// What is there already is somebody's, but for this snapshot itself, of which a push may have been cut off.
 fn check_free(engine: &Engine, place: &Place, snapshot: &Snapshot) -> Result<()> {
-    let image = there(engine, &place.to_string())?;
-    let taken = match image {
+    let insecure = is_insecure(engine, place.registry())?;
+    let there = |name: String| there(engine, &name, insecure);
+    let taken = match there(place.to_string())? {
         Some(id) if id == snapshot.image => None,
         Some(_) => Some(place.to_string()),
-        None => there(engine, &place.documents())?.map(|_| place.documents()),
+        None => there(place.documents())?.map(|_| place.documents()),
     };
     match taken {
         None => Ok(()),
@@ -193,8 +198,12 @@ fn check_free(engine: &Engine, place: &Place, snapshot: &Snapshot) -> Result<()>
 }
 
 /// The id of the image that a registry has under a name; empty when it has something else there.
-fn there(engine: &Engine, name: &str) -> Result<Option<String>> {
-    let output = engine.call(["manifest", "inspect", "--", name]).output()?;
+fn there(engine: &Engine, name: &str, insecure: bool) -> Result<Option<String>> {
+    let mut call = engine.call(["manifest", "inspect"]);
+    if insecure {
+        call = call.arg("--insecure");
+    }
+    let output = call.args(["--", name]).output()?;
     if output.status.success() {
         let manifest: serde_json::Value =
             serde_json::from_slice(&output.stdout).unwrap_or_default();
@@ -207,6 +216,19 @@ fn there(engine: &Engine, name: &str) -> Result<Option<String>> {
     Err(explained("docker manifest inspect", &output)
         .while_doing(format!("looking whether {name} is free"))
         .hint("--force pushes without looking"))
+}
+
+/// Whether the engine speaks to a registry without TLS. This one question is the client's, which does not know that: it
+/// would say of such a registry that nothing is there.
+fn is_insecure(engine: &Engine, registry: &str) -> Result<bool> {
+    let local = ["127.", "localhost", "[::1]"];
+    if local.iter().any(|host| registry.starts_with(host)) {
+        return Ok(true);
+    }
+    let known = engine.call(["info", "--format={{json .RegistryConfig.IndexConfigs}}"]);
+    let known: serde_json::Value =
+        serde_json::from_slice(&known.output()?.stdout).unwrap_or_default();
+    Ok(known[registry]["Secure"] == false)
 }
 
 fn is_absent(output: &Output) -> bool {

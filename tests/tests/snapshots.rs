@@ -217,11 +217,31 @@ fn a_planted_secret_is_found_wherever_it_is() {
             done.stderr
         );
         assert!(!done.stderr.contains(TOKEN), "{place}: the value is told");
+        if place.starts_with("a border") {
+            let told = format!("at byte {head} of workspace/planted/p");
+            assert!(done.stderr.contains(&told), "{}", done.stderr);
+        }
         assert_eq!(unnamed(&slug), Vec::<String>::new(), "{place}");
         sh(&bottle, "rm -r /workspace/planted");
     }
     let done = snapshot(&home, &["commit", &slug, "--message", TOKEN]);
     assert_eq!(done.code(), 3, "in the message: {}", done.stderr);
+    // An environment that was written with it is in the image's configuration, whatever the files are.
+    home.bottle(
+        "leaky",
+        &WEB.replace("GREETING: hello", &format!("GREETING: '{TOKEN}'")),
+    );
+    let leaky = home.slug("leaky");
+    let _leaky = home.up("leaky", &leaky);
+    let done = snapshot(&home, &["commit", &leaky]);
+    assert_eq!(done.code(), 3, "in the environment: {}", done.stderr);
+    assert!(
+        done.stderr.contains("the image's configuration"),
+        "{}",
+        done.stderr
+    );
+    assert_eq!(unnamed(&leaky), Vec::<String>::new());
+    home.down(&leaky);
     // What the agent was given is looked for too, and a clean one is let through after all that.
     sh(&bottle, "printenv GIVEN > /workspace/given");
     assert_eq!(snapshot(&home, &["commit", &slug]).code(), 3);

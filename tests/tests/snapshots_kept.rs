@@ -137,6 +137,33 @@ fn a_person_chooses_on_the_terminal() {
 }
 
 #[test]
+fn the_front_end_freezes_and_goes_on() {
+    if !need_engine("the_front_end_freezes_and_goes_on") {
+        return;
+    }
+    let home = home();
+    let slug = home.slug("short");
+    let bottle = home.up("web", &slug);
+    sh(&bottle, "echo kept > /workspace/work");
+    let tools = tools::tool("bottle-run");
+    let path = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{}:{path}", tools.parent().expect("a folder").display());
+    let front = |args: &[&str]| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/bottle");
+        let call = home.program("setsid").args(["--wait", script]);
+        call.args(args.iter().copied()).env("PATH", &path).run()
+    };
+    let made = front(&["commit", &slug, "--message", "by hand"]).json();
+    assert_eq!(made["message"], "by hand");
+    let _ = front(&["stop", &slug]).ok();
+    assert_eq!(home.left_of(&slug), Vec::<String>::new());
+    let resumed = front(&["resume", &slug, "--no-attach"]);
+    assert_eq!(resumed.stdout.trim(), slug, "{}", resumed.stderr);
+    let again = Bottle::started(&home, &slug, Value::Null);
+    assert_eq!(sh(&again, "cat /workspace/work"), "kept\n");
+}
+
+#[test]
 fn several_begin_from_one_at_once() {
     if !need_engine("several_begin_from_one_at_once") {
         return;

@@ -48,6 +48,15 @@ fn static_binary(variable: &str, name: &str) -> Option<PathBuf> {
     path.is_file().then_some(path)
 }
 
+/// A program of the machine, where administrators keep theirs too.
+#[must_use]
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/bin".into()]);
+    let mut found = folders.map(|folder| folder.join(program));
+    found.find(|path| path.is_file())
+}
+
 /// `target/debug`, from `target/debug/deps/TEST` or `target/debug/PROGRAM`.
 fn profile_folder() -> PathBuf {
     let test = std::env::current_exe().expect("this program has a path");

@@ -10,7 +10,7 @@ def kind_of_thing: {egress: 0, supervise: 1, "git-gate": 2}[.] // 3;
 | ($kinds | map(
     (map(.at) | min) as $from | (map(.at) | max) as $to | (($to - $from) / 3) as $third
     | map(select(.at <= $from + $third)) as $first | map(select(.at >= $to - $third)) as $last
-    | def both($of): "\($first | map($of) | median | figures) / \($last | map($of) | median | figures)";
+    | def both(of): "\($first | map(of) | median | figures) / \($last | map(of) | median | figures)";
       [.[0].sidecar, (map(.bottle) | unique | length | tostring), both(.kib / 1024), (map(.kib / 1024) | max | figures),
        both(.fds), (map(.fds) | max | tostring), both(.threads)])) as $rows
 | ([["sidecar", "how many", "memory, MiB: first / last third", "most", "file descriptors: first / last third", "most", "threads"]] + $rows | table),

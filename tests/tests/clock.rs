@@ -39,7 +39,8 @@ fn off(call: Call, library: &Path, clock: &Path) -> Call {
         .env("FAKETIME_TIMESTAMP_FILE", clock)
         .env("FAKETIME_NO_CACHE", "1")
         .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-        .env("FAKETIME_DONT_RESET", "1")
+        // What a file says of its age stays true.
+        .env("NO_FAKE_STAT", "1")
 }
 
 struct Clock {

@@ -149,9 +149,9 @@ watch_memory() {
 
 # --- the report -------------------------------------------------------------------------------------------------------
 
-# NAME FILE WHY-NOT: shows the section, and puts it between its marks in docs/performance.md if nothing speaks against it.
+# NAME FILE WHY-NOT [PAGE]: shows the section, and puts it between its marks in the page if nothing speaks against it.
 publish() {
-    local doc=docs/performance.md why=$3
+    local why=$3 doc=${4:-docs/performance.md}
     cat "$2"
     [ -z "$quick" ] || why='a quick run'
     if [ -n "$why" ]; then

@@ -14,6 +14,7 @@ pub mod image;
 pub mod internet;
 pub mod load;
 pub mod model;
+pub mod page;
 pub mod probe;
 pub mod raw;
 pub mod registry;

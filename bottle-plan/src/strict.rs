@@ -13,7 +13,7 @@ pub const SOCKETS: &str = "sockets";
 /// Where a sidecar finds its own.
 pub const IN_A_SIDECAR: &str = "/var/lib/bottle/sockets";
 
-/// Where the agent finds them all: in memory, so that no image keeps the place.
+/// Where the agent finds them all.
 pub const IN_THE_AGENT: &str = "/run/bottle-sockets";
 
 /// Where the forwarder says that it listens.

@@ -58,19 +58,13 @@ pub fn commit(engine: &Engine, request: &Request<'_>, say: &dyn Fn(&str)) -> Res
         engine::check_can_commit(engine)?;
         recover::recover(engine, request.home, slug, say)?;
     }
-    // Each question takes the engine's client longer than the engine: they are asked side by side.
-    let (begun, ready) = at_once(
-        || {
-            at_once(
-                || engine::check_can_commit(engine),
-                || sweep(engine, request.home, slug),
-            )
-        },
+    // Each question takes the engine's client longer than the engine: they are asked side by side. There is nothing to
+    // sweep where no journal is, and a list of all images takes longer than a small commit.
+    let (able, ready) = at_once(
+        || engine::check_can_commit(engine),
         || Ready::look(engine, request, plan),
     )?;
-    let (able, swept) = begun?;
     able?;
-    swept?;
     let ready = ready?;
     let journal = Journal {
         schema: JOURNAL_SCHEMA.to_owned(),

@@ -223,6 +223,7 @@ impl Drop for SecondEngine {
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         }
         let _ = self.daemon.wait();
+        end_orphans(self.folder.path());
         let data = self.folder.path().join("data");
         for mounted in ["overlay2", ""] {
             let _ = Command::new("umount")
@@ -230,6 +231,30 @@ impl Drop for SecondEngine {
                 .arg(data.join(mounted))
                 .stderr(Stdio::null())
                 .status();
+        }
+    }
+}
+
+/// Ends what an engine that never came back left running: its shims, which name its folder, and what they look after.
+fn end_orphans(folder: &Path) {
+    let folder = folder.to_string_lossy();
+    let kill = |pid: &str| {
+        if let Ok(pid) = pid.parse().map(nix::unistd::Pid::from_raw) {
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+    };
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let (pid, path) = (process.file_name(), process.path());
+        let command = fs::read(path.join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command);
+        if command.contains("containerd-shim") && command.contains(&*folder) {
+            let pid = pid.to_string_lossy();
+            let children = fs::read_to_string(path.join(format!("task/{pid}/children")));
+            children
+                .unwrap_or_default()
+                .split_whitespace()
+                .for_each(kill);
+            kill(&pid);
         }
     }
 }

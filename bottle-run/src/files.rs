@@ -40,10 +40,7 @@ pub fn write(plan: &Plan, compose: &str) -> Result<()> {
     // An empty project folder: an `.env` beside the file could rename the project.
     private_dir(&state.join("empty"))?;
     let audit = state.join("audit");
-    // Not checked once it is there: it is the sidecar's then, who may not be us. A link is never ours.
-    if audit.is_symlink() || !audit.exists() {
-        private_dir(&audit)?;
-    }
+    given_dir(&audit)?;
     write_atomic(&state.join("plan.json"), to_json(plan)?.as_bytes(), 0o600)?;
     write_atomic(&state.join("docker-compose.yml"), compose.as_bytes(), 0o600)?;
     write_atomic(&state.join("seccomp.json"), SECCOMP.as_bytes(), 0o600)?;
@@ -103,6 +100,18 @@ fn hand_to_sidecar(plan: &Plan, egress: &Path, audit: &Path) -> Result<()> {
             .at("set the mode of", egress)?;
     }
     Ok(())
+}
+
+/// A folder that a sidecar writes to. Once it is there its owner is that sidecar's user, who may not be us; what is no
+/// folder, a link for one, is refused.
+///
+/// # Errors
+/// When it cannot be made, or is something else.
+pub fn given_dir(path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => Ok(()),
+        _ => private_dir(path),
+    }
 }
 
 /// Makes `path` that user's.

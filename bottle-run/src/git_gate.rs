@@ -14,9 +14,12 @@ use bottle_plan::state::{StateHome, private_dir, to_json, write_atomic};
 use nix::unistd::geteuid;
 
 use crate::engine::Engine;
-use crate::files::{give, user};
+use crate::files::{give, given_dir, user};
 use crate::images::{self, SidecarBinary};
 use crate::keys;
+
+/// What the gate writes to, and what stays when the bottle goes down.
+const GIVEN: [&str; 3] = ["mirrors", "audit", "reviews"];
 
 /// The image of the gate, built when it is not there; nothing for a bottle without one.
 ///
@@ -45,16 +48,11 @@ pub fn write(plan: &Plan, home: &StateHome) -> Result<()> {
     let folder = plan.state.join("git-gate");
     let config = folder.join("config");
     let keys = config.join("keys");
-    for path in [
-        &folder,
-        &folder.join("mirrors"),
-        &folder.join("audit"),
-        &folder.join("reviews"),
-        &config,
-        &keys,
-    ] {
-        private_dir(path)?;
+    private_dir(&folder)?;
+    for name in GIVEN {
+        given_dir(&folder.join(name))?;
     }
+    private_dir(&keys)?;
     let document = to_json(&document(plan, gate))?;
     write_atomic(&config.join("gate.json"), document.as_bytes(), 0o600)?;
     write_atomic(&config.join("passwd"), passwd(plan)?.as_bytes(), 0o644)?;
@@ -189,7 +187,7 @@ fn hand_to_gate(plan: &Plan, folder: &Path) -> Result<()> {
         return Ok(());
     }
     let (uid, gid) = user(&plan.sidecar.user)?;
-    for name in ["config", "mirrors", "audit", "reviews"] {
+    for name in GIVEN.iter().chain(&["config"]) {
         give_all(&folder.join(name), uid, gid, 2)?;
     }
     Ok(())

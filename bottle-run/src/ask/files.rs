@@ -13,7 +13,7 @@ use bottle_plan::supervise::{Repo, SUPERVISE_SCHEMA, Settings};
 use nix::unistd::geteuid;
 use time::OffsetDateTime;
 
-use crate::files::{give, user};
+use crate::files::{give, given_dir, user};
 
 /// What the sidecars read of ours: not theirs to change, and nothing in it is secret. The state folder around it is 0700.
 pub(super) const READABLE: u32 = 0o644;
@@ -40,9 +40,7 @@ pub fn write(plan: &Plan) -> Result<()> {
     }
     let (uid, gid) = user(&plan.sidecar.user)?;
     for theirs in [folder.join("requests"), folder.join("denials")] {
-        if !theirs.exists() {
-            private_dir(&theirs)?;
-        }
+        given_dir(&theirs)?;
         if geteuid().is_root() {
             give(&theirs, uid, gid)?;
         }

@@ -1,5 +1,6 @@
 //! What is tried without the proxy: host, networks, names, kernel.
 
+use bottle_plan::plan::{Plan, WorkspaceMode};
 use bottle_plan::strict::IN_THE_AGENT;
 
 use super::attempts::World;
@@ -223,17 +224,27 @@ pub(super) fn in_the_kernel(world: &World<'_>) -> Vec<Attempt> {
     attempts
 }
 
+/// What the plan itself mounts: a workspace that is not a copy, and a strict bottle's sockets.
+fn granted_mounts(plan: &Plan) -> Vec<String> {
+    let workspace = &plan.agent.workspace;
+    let mounted = workspace.mode == WorkspaceMode::Mount && workspace.from.is_some();
+    let mode = if workspace.read_only { "" } else { "=rw" };
+    let workspace = mounted.then(|| format!("{}{mode}", workspace.workdir));
+    let sockets = plan.is_strict().then(|| IN_THE_AGENT.to_owned());
+    workspace.into_iter().chain(sockets).collect()
+}
+
 pub(super) fn in_its_place(world: &World<'_>) -> Vec<Attempt> {
     let attempt = |name: &str, tried: &str, probe: &str| {
         Attempt::new("place", name, tried, probe, Expect::Closed)
     };
     let closed = |name: &str, tried: &str| attempt(name, tried, name);
-    let mounts = if world.plan.is_strict() {
-        let but_sockets = format!("mounts:{IN_THE_AGENT}");
-        let tried = "a folder, disk or socket of the host, but for its sidecars', read-only";
-        attempt("mounts", tried, &but_sockets)
-    } else {
+    let granted = granted_mounts(world.plan);
+    let mounts = if granted.is_empty() {
         closed("mounts", "a folder, disk or socket of the host")
+    } else {
+        let tried = "a folder, disk or socket of the host beyond what the plan grants";
+        attempt("mounts", tried, &format!("mounts:{}", granted.join(",")))
     };
     vec![
         closed("user", "being root, or in its group"),

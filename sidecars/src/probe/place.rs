@@ -37,8 +37,37 @@ const OF_THE_KERNEL: [&str; 10] = [
     "aufs",
 ];
 
-/// Engine sockets and folders of the host. One at `granted` is none as long as it cannot be written to.
-pub(super) fn mounts(granted: Option<&str>) -> Outcome {
+/// A mount of the host that the plan grants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Granted {
+    target: String,
+    writable: bool,
+}
+
+impl Granted {
+    /// `PATH` or `PATH=rw`, several with commas between; none of it is no grant.
+    pub(super) fn parse(text: &str) -> Option<Vec<Self>> {
+        let parts = text.split(',').filter(|_| !text.is_empty());
+        let one = |part: &str| {
+            let (target, writable) = match part.strip_suffix("=rw") {
+                Some(target) => (target, true),
+                None => (part, false),
+            };
+            target.starts_with('/').then(|| Self {
+                target: target.to_owned(),
+                writable,
+            })
+        };
+        parts.map(one).collect()
+    }
+
+    fn covers(&self, target: &str, options: &str) -> bool {
+        self.target == target && (self.writable || options.split(',').any(|option| option == "ro"))
+    }
+}
+
+/// Engine sockets and folders of the host, but for those that were granted.
+pub(super) fn mounts(granted: &[Granted]) -> Outcome {
     let table = match fs::read_to_string(MOUNTS) {
         Ok(table) => table,
         Err(error) => return Outcome::not_tried(format!("{MOUNTS}: {}", describe(&error))),
@@ -59,18 +88,21 @@ fn is_socket(path: &Path) -> bool {
 }
 
 /// `source -> target` for every mount that shows a part of another file system, which is what a bind of the host is.
-fn host_mounts(table: &str, granted: Option<&str>) -> Vec<String> {
+fn host_mounts(table: &str, granted: &[Granted]) -> Vec<String> {
     let mounts = table.lines();
     mounts
         .filter_map(|line| host_mount(line, granted))
         .collect()
 }
 
-fn host_mount(line: &str, granted: Option<&str>) -> Option<String> {
+fn host_mount(line: &str, granted: &[Granted]) -> Option<String> {
     let (before, after) = line.split_once(" - ")?;
     let mut fields = before.split(' ').skip(3);
     let (root, target, options) = (fields.next()?, fields.next()?, fields.next()?);
-    if Some(target) == granted && options.split(',').any(|option| option == "ro") {
+    if granted
+        .iter()
+        .any(|granted| granted.covers(target, options))
+    {
         return None;
     }
     let kind = after.split(' ').next()?;
@@ -246,7 +278,7 @@ mod tests {
 609 600 259:1 /usr/bin/tini-static /usr/sbin/docker-init ro - ext4 /dev/root rw
 608 600 0:52 /null /proc/kcore rw - tmpfs tmpfs rw
 ";
-        assert_eq!(host_mounts(table, None), Vec::<String>::new());
+        assert_eq!(host_mounts(table, &[]), Vec::<String>::new());
     }
 
     #[test]
@@ -258,7 +290,7 @@ mod tests {
 613 600 0:40 /x /with\\040space rw shared:1 master:2 - btrfs /dev/sdc rw
 ";
         assert_eq!(
-            host_mounts(table, None),
+            host_mounts(table, &[]),
             [
                 "/home/me/work -> /workspace",
                 "/docker.sock -> /var/run/docker.sock",
@@ -269,19 +301,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_granted_is_granted_read_only() {
+    fn what_is_granted_is_granted_read_only_unless_it_says_so() {
+        let granted = |text: &str| Granted::parse(text).expect("a grant");
         let mount = |options: &str| {
             format!("610 600 259:1 /state/s/sockets /run/s {options} - ext4 /dev/root rw\n")
         };
         let seen = ["/state/s/sockets -> /run/s"];
         let read_only = mount("ro,relatime");
-        assert_eq!(
-            host_mounts(&read_only, Some("/run/s")),
-            Vec::<String>::new()
-        );
-        assert_eq!(host_mounts(&read_only, Some("/run")), seen);
-        assert_eq!(host_mounts(&read_only, None), seen);
-        assert_eq!(host_mounts(&mount("rw,relatime"), Some("/run/s")), seen);
+        let none = Vec::<String>::new();
+        assert_eq!(host_mounts(&read_only, &granted("/x,/run/s")), none);
+        assert_eq!(host_mounts(&read_only, &granted("/run")), seen);
+        assert_eq!(host_mounts(&read_only, &granted("")), seen);
+        let writable = mount("rw,relatime");
+        assert_eq!(host_mounts(&writable, &granted("/run/s")), seen);
+        assert_eq!(host_mounts(&writable, &granted("/run/s=rw")), none);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::plan::{EnvSource, Plan, Repo, Supervise, WorkspaceMode};
+use crate::plan::{EnvSource, Plan, Repo, Sign, Supervise, WorkspaceMode};
 use crate::policy::{Limits, Match, Mode, OnFull, PathKind, Route, Scheme, Tls};
 use crate::request::OnTimeout;
 
@@ -224,6 +224,11 @@ fn pushes(repo: &Repo) -> String {
     );
     if repo.push.review {
         text.push_str(", after you have looked at it");
+    }
+    match repo.sign {
+        None => {}
+        Some(Sign::Ssh) => text.push_str(", signed by the gate"),
+        Some(Sign::SshIfAsked) => text.push_str(", signed by the gate if the upstream asks"),
     }
     text
 }

@@ -6,12 +6,17 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::git::{Forge, GitGate, PushRules, Repo, RepoKey};
+pub use crate::git::{Forge, GitGate, PushRules, Repo, RepoKey, Sign};
 use crate::policy::{AuditRules, Mode, POLICY_SCHEMA, Policy, Route};
 use crate::request::OnTimeout;
+use crate::strict::LOOPBACK;
 
 /// The schema tag of [`Plan`].
 pub const PLAN_SCHEMA: &str = "bottle.plan/v1";
+
+/// The static binary in the agent's container: isolation probe, way in for secrets, and forwarder where there is no
+/// network.
+pub const HELPER: &str = "/usr/local/lib/bottle/bottle-sidecar";
 
 /// One bottle, fully resolved. Same manifests, same slug: same bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,7 +95,7 @@ impl Plan {
             schema: POLICY_SCHEMA.to_owned(),
             bottle: self.slug.clone(),
             plan_digest: self.digest.clone(),
-            listen: networks.addresses.egress.into(),
+            listen: self.seen_by_agent().egress.into(),
             // The egress network itself is not here: a destination may be put there on purpose, with `private:`.
             own_networks: vec![
                 networks.internal.subnet.clone(),
@@ -101,6 +106,41 @@ impl Plan {
             audit: self.egress.audit,
             routes: self.egress.routes.clone(),
         }
+    }
+
+    /// Whether the agent has no network.
+    #[must_use]
+    pub fn is_strict(&self) -> bool {
+        self.isolation == Isolation::Strict
+    }
+
+    /// Where the agent finds its sidecars, and itself.
+    #[must_use]
+    pub fn seen_by_agent(&self) -> Addresses {
+        if !self.is_strict() {
+            return self.networks.addresses.clone();
+        }
+        Addresses {
+            egress: LOOPBACK,
+            agent: LOOPBACK,
+            git_gate: LOOPBACK,
+            supervise: LOOPBACK,
+        }
+    }
+
+    /// `NAME:ADDRESS` of each sidecar, for the hosts file of an agent that has nobody to ask.
+    #[must_use]
+    pub fn sidecar_hosts(&self) -> Vec<String> {
+        let seen = self.seen_by_agent();
+        let sidecars = [
+            ("egress", seen.egress, true),
+            ("git-gate", seen.git_gate, self.git_gate.is_some()),
+            ("supervise", seen.supervise, self.supervise.is_some()),
+        ];
+        let there = sidecars.into_iter().filter(|(.., is_there)| *is_there);
+        there
+            .map(|(name, address, _)| format!("{name}:{address}"))
+            .collect()
     }
 }
 
@@ -320,7 +360,7 @@ pub struct Sidecar {
     pub user: String,
 }
 
-/// The bottle's networks and the fixed addresses in them.
+/// The bottle's networks and the fixed addresses in them. With isolation `strict` there is no internal one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]

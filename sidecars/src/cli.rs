@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::audit::AuditLimits;
 use crate::egress::{self, DEFAULT_SOCKET, Ports, Settings};
-use crate::{agent_env, explain, health, outside, probe, reveal, session, skills, work};
+use crate::{agent_env, explain, forward, health, outside, probe, reveal, session, skills, work};
 #[cfg(feature = "services")]
 use crate::{git_gate, supervise};
 
@@ -20,7 +20,8 @@ const USAGE: &str = "\
 usage: bottle-sidecar egress [--config-dir DIR] [--status-socket PATH]
                              [--audit-dir DIR] [--audit-file-bytes N] [--audit-files N]
                              [--asking-dir DIR]
-                             [--proxy-port N] [--https-port N] [--http-port N] [--dns-port N]
+                             [--proxy-port N] [--https-port N] [--http-port N] [--dns-port N] [--sockets DIR]
+       bottle-sidecar forward --sockets DIR --status-socket PATH [--tcp PORT=SOCKET]... [--dns PORT=SOCKET]...
        bottle-sidecar health [--wait SECONDS] [--status-socket PATH]
        bottle-sidecar check POLICY
        bottle-sidecar why POLICY METHOD URL
@@ -36,9 +37,10 @@ usage: bottle-sidecar egress [--config-dir DIR] [--status-socket PATH]
 /// What `bottle-services` has beside that.
 #[cfg(feature = "services")]
 const SERVICES: &str = "\
-       bottle-services supervise [--config-dir DIR] [--asking-dir DIR] [--status-socket PATH]
+       bottle-services supervise [--config-dir DIR] [--asking-dir DIR] [--status-socket PATH] [--sockets DIR]
        bottle-services git-gate [--config-dir DIR] [--mirrors DIR] [--audit-dir DIR] [--audit-file-bytes N] [--audit-files N]
-                                [--status-socket PATH] [--scratch DIR] [--port N]
+                                [--asking-dir DIR] [--status-socket PATH] [--scratch DIR] [--port N]
+                                [--sockets DIR]
 ";
 #[cfg(not(feature = "services"))]
 const SERVICES: &str = "";
@@ -78,6 +80,7 @@ pub fn run(args: &[String]) -> ExitCode {
         "supervise" | "git-gate" | "git-gate-hook" | "git-gate-credential" => Err(usage(&format!(
             "`{command}` is in bottle-services, not in bottle-sidecar"
         ))),
+        "forward" => run_forward(rest),
         "health" => run_health(rest),
         "check" => run_check(rest),
         "why" => run_why(rest),
@@ -116,6 +119,7 @@ fn run_egress(args: &[String]) -> Result<u8, Failure> {
             .filter(|text| !text.is_empty())
             .map(Zeroizing::new),
         ports,
+        sockets: None,
     };
     for (flag, value) in flags(args)? {
         match flag {
@@ -131,6 +135,7 @@ fn run_egress(args: &[String]) -> Result<u8, Failure> {
                 limits.files = number(flag, value)?;
             }
             "--status-socket" => settings.status_socket = value.into(),
+            "--sockets" => settings.sockets = Some(value.into()),
             "--proxy-port" => ports.proxy = number(flag, value)?,
             "--https-port" => ports.https = number(flag, value)?,
             "--http-port" => ports.http = number(flag, value)?,
@@ -150,12 +155,14 @@ fn run_supervise(args: &[String]) -> Result<u8, Failure> {
         config_dir: PathBuf::from("/etc/bottle"),
         asking_dir: PathBuf::from("/var/lib/bottle"),
         status_socket: PathBuf::from(DEFAULT_SOCKET),
+        sockets: None,
     };
     for (flag, value) in flags(args)? {
         match flag {
             "--config-dir" => places.config_dir = value.into(),
             "--asking-dir" => places.asking_dir = value.into(),
             "--status-socket" => places.status_socket = value.into(),
+            "--sockets" => places.sockets = Some(value.into()),
             _ => return Err(usage(&format!("`{flag}` is not a flag of supervise"))),
         }
     }
@@ -170,19 +177,23 @@ fn run_git_gate(args: &[String]) -> Result<u8, Failure> {
         config_dir: PathBuf::from("/etc/bottle"),
         mirrors: PathBuf::from("/var/lib/bottle/mirrors"),
         audit_dir: PathBuf::from("/var/lib/bottle/audit"),
+        asking_dir: PathBuf::from("/var/lib/bottle"),
         audit_limits: AuditLimits::default(),
         status_socket: PathBuf::from(DEFAULT_SOCKET),
         scratch: PathBuf::from("/tmp"),
         port: GATE_PORT,
+        sockets: None,
     };
     for (flag, value) in flags(args)? {
         match flag {
             "--config-dir" => settings.config_dir = value.into(),
             "--mirrors" => settings.mirrors = value.into(),
+            "--asking-dir" => settings.asking_dir = value.into(),
             "--audit-dir" => settings.audit_dir = value.into(),
             "--audit-file-bytes" => settings.audit_limits.file_bytes = number(flag, value)?,
             "--audit-files" => settings.audit_limits.files = number(flag, value)?,
             "--status-socket" => settings.status_socket = value.into(),
+            "--sockets" => settings.sockets = Some(value.into()),
             "--scratch" => settings.scratch = value.into(),
             "--port" => settings.port = number(flag, value)?,
             _ => return Err(usage(&format!("`{flag}` is not a flag of git-gate"))),
@@ -191,6 +202,28 @@ fn run_git_gate(args: &[String]) -> Result<u8, Failure> {
     git_gate::run(&settings)
         .map(|()| 0)
         .map_err(|error| Failure(FAILED, error.to_string()))
+}
+
+fn run_forward(args: &[String]) -> Result<u8, Failure> {
+    let mut settings = forward::Settings::default();
+    for (flag, value) in flags(args)? {
+        let door = || {
+            let (port, socket) = value
+                .split_once('=')
+                .ok_or_else(|| usage(&format!("`{value}` is not PORT=SOCKET")))?;
+            Ok((number(flag, port)?, PathBuf::from(socket)))
+        };
+        match flag {
+            "--sockets" => settings.sockets = value.into(),
+            "--status-socket" => settings.status_socket = value.into(),
+            "--tcp" => settings.tcp.push(door()?),
+            "--dns" => settings.dns.push(door()?),
+            _ => return Err(usage(&format!("`{flag}` is not a flag of forward"))),
+        }
+    }
+    forward::run(settings)
+        .map(|()| 0)
+        .map_err(|problem| Failure(FAILED, problem))
 }
 
 fn run_health(args: &[String]) -> Result<u8, Failure> {

@@ -17,12 +17,15 @@ mod dlp;
 mod dns_message;
 pub mod egress;
 mod explain;
+mod forward;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 #[cfg(feature = "services")]
 mod git_gate;
+mod grants;
 mod headers;
 mod health;
+mod listener;
 mod needles;
 mod outside;
 mod path;

@@ -123,7 +123,9 @@ reasons! {
     GitScanFailed, "git_scan_failed", BAD_GATEWAY, "the search for secrets did not work, so nothing goes on";
     GitStale, "git_stale", CONFLICT, "the ref was changed by somebody else in the meantime; fetch, and push again";
     GitUpstreamRefused, "git_upstream_refused", BAD_GATEWAY, "the upstream refused the push";
-    GitReviewUnavailable, "git_review_unavailable", FORBIDDEN, "this repository wants the operator to look at each push, and there is no way to ask one";
+    GitHeld, "git_held", OK, "a push passed the checks and waits for the operator";
+    GitReviewPending, "git_review_pending", FORBIDDEN, "the operator looks at each push to this repository, and has not answered yet";
+    GitReviewDenied, "git_review_denied", FORBIDDEN, "the operator looked at the push and said no";
     PolicyChanged, "policy_changed", FORBIDDEN, "the policy changed and no longer allows it";
 }
 

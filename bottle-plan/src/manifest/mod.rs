@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use crate::plan::{Isolation, Runtime, WorkspaceMode};
+use crate::plan::{Isolation, Runtime, Sign, WorkspaceMode};
 use crate::policy::{Dlp, GitAccess, HeaderMatch, Mode, OnFull, Scheme, Tls};
 use crate::request::OnTimeout;
 use values::{ByteSize, Memory, OneOrMany, PathRule, Seconds};
@@ -267,6 +267,8 @@ pub struct Repo {
     /// What else a push must keep to.
     #[serde(default)]
     pub push: PushRules,
+    /// Whether the gate signs pushes with a key of its own: `ssh`, or `ssh-if-asked`.
+    pub sign: Option<Sign>,
 }
 
 /// What a push must keep to, beside the refs.
@@ -282,6 +284,8 @@ pub struct PushRules {
     /// Whether the operator looks at each push first.
     #[serde(default)]
     pub review: bool,
+    /// How long a push that waits for the operator is held; `100s` unless written.
+    pub hold: Option<Seconds>,
 }
 
 /// Where the key of a repository comes from.

@@ -4,7 +4,7 @@ use bottle_plan::failure::Result;
 use bottle_plan::plan::{Plan, UPSTREAM_PROXY};
 
 use super::model::Service;
-use super::sidecar::{bare, base, places};
+use super::sidecar::{bare, base, place};
 use super::{bind, egress_outside_address, supervise};
 
 const MEMORY: u64 = 256 << 20;
@@ -23,9 +23,8 @@ pub(super) fn service(plan: &Plan) -> Result<Service> {
         bind(&plan.state.join("audit"), "/var/lib/bottle/audit", false)?,
     ];
     service.volumes.extend(supervise::seen_by_egress(plan)?);
-    service.networks = places([
-        ("egress", egress_outside_address(plan)?),
-        ("internal", plan.networks.addresses.egress),
-    ]);
+    let outside = Some(egress_outside_address(plan)?);
+    let inside = plan.networks.addresses.egress;
+    place(&mut service, plan, "egress", inside, outside)?;
     Ok(service)
 }

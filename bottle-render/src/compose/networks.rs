@@ -11,6 +11,9 @@ use super::{Options, keyed, shared_labels};
 
 pub(super) fn networks(plan: &Plan, options: Options) -> Result<BTreeMap<&'static str, Network>> {
     let networks = &plan.networks;
+    if plan.is_strict() {
+        return Ok(BTreeMap::from([("egress", external(&networks.egress))]));
+    }
     Ok(if options.standalone {
         BTreeMap::from([
             ("internal", Network::Inline(internal(plan)?)),

@@ -111,6 +111,7 @@ impl Record {
             Reason::AuditClosed
             | Reason::AuditDropped
             | Reason::AuditLost
+            | Reason::GitHeld
             | Reason::GrantBegun
             | Reason::GrantEnded => Decision::Note,
             reason if reason.is_denial() => Decision::Deny,

@@ -8,7 +8,6 @@
 //! * `proxy`, `transparent`, `tunnel`, `hello`: from a connection to a session
 //! * `heads`, `h2`, `session`, `upload`, `relay`, `body`, `grant`, `pace`, `denial`: from a request to an answer
 //! * `websocket`, `messages`, `order`, `frames`: from a request to a conversation
-//! * `grants`: what was allowed while it runs
 //! * `upstream`, `pool`, `dial`, `chain`, `wire`: from a name to a verified connection
 
 mod body;
@@ -18,7 +17,6 @@ mod dial;
 mod dns;
 pub(crate) mod frames;
 mod grant;
-mod grants;
 mod h2;
 mod heads;
 pub(crate) mod hello;
@@ -54,10 +52,10 @@ use zeroize::Zeroizing;
 use crate::audit::{Audit, AuditLimits, Writer};
 use crate::ca::{Ca, CaError};
 use crate::credential::Slots;
+use crate::grants::Grants;
 use crate::policy::{self, LoadError, Policy};
 use chain::Chain;
 use dial::Dialer;
-use grants::Grants;
 use pool::{Hosts, Pool};
 
 pub use dial::{Boxed, Network, System};
@@ -84,6 +82,8 @@ pub struct Settings {
     pub upstream_proxy: Option<Zeroizing<String>>,
     /// The ports of the listeners; 0 lets the system choose.
     pub ports: Ports,
+    /// The folder of sockets that take the ports' place for an agent without a network.
+    pub sockets: Option<PathBuf>,
 }
 
 /// Why the proxy does not start.

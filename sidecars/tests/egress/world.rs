@@ -331,6 +331,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
             http: 0,
             dns: 0,
         },
+        sockets: None,
     }
 }
 

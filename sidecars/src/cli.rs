@@ -221,7 +221,7 @@ fn run_forward(args: &[String]) -> Result<u8, Failure> {
             _ => return Err(usage(&format!("`{flag}` is not a flag of forward"))),
         }
     }
-    forward::run(settings)
+    forward::run(&settings)
         .map(|()| 0)
         .map_err(|problem| Failure(FAILED, problem))
 }

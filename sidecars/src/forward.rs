@@ -56,7 +56,7 @@ pub(crate) struct Settings {
 ///
 /// # Errors
 /// When a port cannot be listened on.
-pub(crate) fn run(settings: Settings) -> Result<(), String> {
+pub(crate) fn run(settings: &Settings) -> Result<(), String> {
     // Programs of the same user could trace us, and end us from within.
     let _ = nix::sys::prctl::set_dumpable(false);
     let runtime = Builder::new_current_thread()
@@ -65,7 +65,7 @@ pub(crate) fn run(settings: Settings) -> Result<(), String> {
         .map_err(told("runtime"))?;
     runtime.block_on(async {
         let orphans = signal(SignalKind::child()).map_err(told("signal handler"))?;
-        open(&settings).await?;
+        open(settings).await?;
         collect(orphans).await;
         Ok(())
     })

@@ -521,9 +521,13 @@ fn row_68_a_fork_bomb_memory_and_disk() {
         forks.stdout,
         forks.stderr
     );
-    // A bomb of a program's own: each copy ends when it may not make another.
-    let threads = bottle.probe(&["threads:200".to_owned()]);
-    threads.assert_closed();
+    // A program that makes threads meets the same end, once the sleepers have made room for it to begin.
+    let threads = "threads:200".to_owned();
+    wait_for("room for another process", || {
+        let found = bottle.probe(std::slice::from_ref(&threads));
+        !found.of(&threads).1.contains("not tried")
+    });
+    bottle.probe(&[threads]).assert_closed();
     let memory = bottle.exec(&["sh", "-c", "tail /dev/zero; echo the code is $?"]);
     assert!(
         memory.stdout.contains("the code is 137"),

@@ -181,7 +181,7 @@ fn a_clock_that_is_set_during_a_start_harms_nothing() {
         let slug = home.slug(name);
         // Set when the first network is made: reserved and begun before, handed over after.
         let engine = home.write(
-            &format!("{name}/docker"),
+            format!("{name}/docker"),
             format!(
                 "#!/bin/sh\ncase \"$*\" in *'network create'*) echo {offset} > '{}' ;; esac\nexec docker \"$@\"\n",
                 clock.file.display()

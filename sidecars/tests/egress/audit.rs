@@ -233,7 +233,8 @@ fn where_the_operator_says_so_requests_go_on_and_what_is_lost_is_counted() {
         .filter(|record| record.decision == Decision::Deny)
         .map(|record| record.count)
         .sum();
-    assert!(lost > 1000, "{lost}");
+    // What the flood did not fold into later counts.
+    assert!(lost > 100, "{lost}");
     assert_eq!(lost + kept, REQUESTS + 1);
     let numbers: Vec<u64> = records.iter().map(|record| record.seq).collect();
     assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>());

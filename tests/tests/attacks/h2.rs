@@ -137,7 +137,7 @@ pub(crate) fn row_46_secrets_in_http2(f: &Fixture) {
     let token = ["ghp_", "zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ", "0mLq17"].concat();
     let watched = "watched.example.com";
     let post = |host: &str, body: &str| {
-        let head = head(host, "POST", "/upload?row-46", &[]);
+        let head = head(host, "POST", "/echo?mark=row-46", &[]);
         let (first, second) = body.split_at(body.len() / 2);
         opening()
             + &frame(HEADERS, END_HEADERS, 1, &head)

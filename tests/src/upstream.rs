@@ -105,6 +105,7 @@ impl Upstream {
             std::fs::read_to_string(key.with_extension("pub")).expect("ssh-keygen wrote it");
         let script = format!(
             "install -d -o git -m 0700 /home/git/.ssh && printf '%s' '{public}' > /home/git/.ssh/authorized_keys && \
+             if [ -e /srv/web/server.pem ]; then lighttpd -f /srv/web/lighttpd.conf; fi && \
              exec /usr/sbin/sshd -D -e -o LogLevel=VERBOSE -o PasswordAuthentication=no -o UsePAM=no \
              -o StrictModes=no -o MaxStartups=100"
         );

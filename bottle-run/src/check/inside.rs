@@ -226,7 +226,7 @@ pub(super) fn in_the_kernel(world: &World<'_>) -> Vec<Attempt> {
 
 /// What the plan itself mounts: a workspace that is not a copy, and a strict bottle's sockets.
 fn granted_mounts(plan: &Plan) -> Vec<String> {
-    let workspace = &plan.agent.workspace;
+    let workspace = &plan.workspace;
     let mounted = workspace.mode == WorkspaceMode::Mount && workspace.from.is_some();
     let mode = if workspace.read_only { "" } else { "=rw" };
     let workspace = mounted.then(|| format!("{}{mode}", workspace.workdir));

@@ -26,6 +26,9 @@ pub(super) fn forward(
     let mut command = repo.upstream_git();
     quarantine.lay_over(&mut command);
     command.args([
+        // The agent's git has looked for deltas already, and what it found is taken over.
+        "-c",
+        "pack.window=0",
         "push",
         "--porcelain",
         "--no-verify",

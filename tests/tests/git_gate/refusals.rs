@@ -50,7 +50,8 @@ pub(crate) fn tag(f: &Fixture) {
         .agent("cd ~/tag; git tag mine; git tag -f v1 main~2 > /dev/null")
         .ok();
     f.assert_push_refused("tag", "git push origin mine", "git_ref_not_allowed");
-    f.assert_push_refused("tag", "git push --force origin v1", "git_ref_not_allowed");
+    // One that is there does not move, whoever may push what.
+    f.assert_push_refused("tag", "git push --force origin v1", "git_force");
 }
 
 pub(crate) fn hostile_names(f: &Fixture) {

@@ -157,6 +157,8 @@ fn init_asks_for_a_first_manifest() {
     let terminal = Terminal::start(&home, "init", 100, 40);
     terminal.types(&format!("alias bottle='{}'", script().display()));
     let answers = |again: bool, agent: &str| {
+        // Nothing of the time before stands where the questions are waited for.
+        terminal.asks("clear; echo empty $((40 + 2))", "empty 42");
         terminal.types("clear; bottle init; echo \"left with $?\"");
         terminal.waits_for("What shall the agent be called? [cwd]");
         terminal.types(if again { "web" } else { "" });

@@ -4,6 +4,8 @@
 //! sidecar writes requests and can write nothing else; answers and grants are written on the host alone. A request
 //! is approved by the file of its grant and closed by the file of its answer; there is never more than one of them.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
@@ -32,6 +34,9 @@ pub const MAX_PATHS: (usize, usize) = (16, 512);
 pub const MAX_NAME: usize = 200;
 /// How long reading is allowed when nobody answered and the manifest says `allow_readonly`.
 pub const READONLY_SECONDS: i64 = 600;
+
+/// How far a clock may be set back under a grant that was just made, as a clock does that follows another one.
+const CLOCK_STEP: Duration = Duration::minutes(1);
 
 /// Methods that can be asked for: those egress lets through at all.
 pub const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -489,12 +494,21 @@ impl Grant {
         Ok(())
     }
 
-    /// Whether its time is over. How often it was used is egress's to know.
+    /// Whether its time is over, or has not come. How often it was used is egress's to know.
     #[must_use]
     pub fn is_over(&self, now: OffsetDateTime) -> bool {
-        // A time that cannot be read is one that has passed.
-        let passed = |at: &str| time_of(at).is_none_or(|end| now >= end);
-        self.ended.is_some() || self.ends_at.as_deref().is_some_and(passed)
+        self.ended.is_some() || self.span().is_some_and(|span| !span.contains(&now))
+    }
+
+    /// When it holds; a grant until `down` has no such time. It has a beginning too: a clock that is set back must not
+    /// give it its time again. An empty one, if its times cannot be read.
+    #[must_use]
+    pub fn span(&self) -> Option<Range<OffsetDateTime>> {
+        let end = self.ends_at.as_deref()?;
+        let span = time_of(&self.created_at)
+            .zip(time_of(end))
+            .map(|(begin, end)| begin - CLOCK_STEP..end);
+        Some(span.unwrap_or(OffsetDateTime::UNIX_EPOCH..OffsetDateTime::UNIX_EPOCH))
     }
 }
 
@@ -609,6 +623,10 @@ mod tests {
         let at = |text| time_of(text).expect("a time");
         assert!(!grant.is_over(at("2026-11-23T16:19:59Z")));
         assert!(grant.is_over(at("2026-11-23T16:20:00Z")));
+        // The clock was set back: a little is what clocks do.
+        let begun = time_of(&grant.created_at).expect("a time");
+        assert!(!grant.is_over(begun - Duration::seconds(2)));
+        assert!(grant.is_over(begun - Duration::hours(1)));
         grant.ends_at = Some("soon".into());
         assert!(grant.is_over(at("2026-11-23T16:00:00Z")));
     }

@@ -13,13 +13,12 @@ use bottle_plan::failure::{Failure, Result};
 use bottle_plan::plan::{AgentFile, Plan, Skill, Step, WorkspaceMode};
 use bottle_plan::policy::Tls;
 
+pub use bottle_plan::plan::HELPER;
+
 use crate::engine::{Engine, at_once};
 use crate::images::SidecarBinary;
 use crate::{files, git_gate, resume, work};
 use archive::{LeftOut, ROOT, broken, directory, file, some_of, tree};
-
-/// The helper inside the agent's container: the isolation probe, and the way in for secrets.
-pub const HELPER: &str = "/usr/local/lib/bottle/bottle-sidecar";
 
 /// Where Debian and most others keep all roots in one file.
 const SYSTEM_BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";

@@ -1,18 +1,22 @@
 # shellcheck shell=bash disable=SC2016,SC2154
-# Many bottles on one machine: started some at a time, each with its policy enforced, all removed.
+# Many bottles of three containers on one machine: started some at a time, each with its policy enforced, all removed.
 
 # The agent of these bottles: the base image alone, so that nothing is built and nothing is downloaded.
 many_manifest='image: debian:trixie-slim
 resources: {memory: 64m, cpus: 1, pids: 64}
 workspace: {from: none}
+supervise: true
 egress:
   routes:
     - {host: api.example.com}
 '
 
 bench_many() {
+    local count=${count:-100}
     begin_run
     trap 'many_remove; rm -rf "$work"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
     mkdir -p "$work/log"
     printf '%s' "$many_manifest" > "$BOTTLE_HOME/bottles/many.yaml"
     # The image is made once, and not by eight at the same time.
@@ -56,16 +60,24 @@ bench_many() {
     jq -r '"| | |", "|---|---|",
         "| bottles, started \(.parallel) at a time | \(.count) |",
         "| failed to start | \(.failed) |",
-        "| time to start all | \(.up_ms / 1000) s, \(.up_ms / .count | round) ms a bottle |",
+        "| time to start all | \(.up_ms / 1000 | round) s, \(.up_ms / .count | round) ms a bottle |",
         "| containers and networks then | \(.containers) and \(.networks) |",
         "| memory of the machine they take | \(.bytes / 1048576 | round) MiB, \(.bytes / 1048576 / .count * 10 | round / 10) MiB a bottle |",
-        "| policies enforced (a foreign host refused, the outside silent) | \(.enforced) |",
-        "| time to remove all | \(.down_ms / 1000) s, \(.down_ms / .count | round) ms a bottle |",
+        "| policies enforced (a foreign host refused, the outside silent, the sidecars there) | \(.enforced) |",
+        "| time to remove all | \(.down_ms / 1000 | round) s, \(.down_ms / .count | round) ms a bottle |",
         "| containers and networks left | \(.left) |",
-        "", "\(.machine.cores) cores, load \(.machine.load) at the end, engine \(.machine.engine), \(.machine.kernel), \(.machine.when)"' \
-        "$bench_out/many.json"
-    [ -s "$work/failed" ] && { say "the first that failed:"; head -n 3 "$work/log/$(head -n 1 "$work/failed")" >&2; }
-    return 0
+        "", "\(.machine.cores) cores, load \(.machine.load) at the end, engine \(.machine.engine), \(.machine.kernel), \(.machine.when)."' \
+        "$bench_out/many.json" > "$work/section.md"
+    local why=''
+    jq -e '.failed == 0 and .enforced == .count and .left == 0 and .containers == 3 * .count and .networks == 2 * .count' \
+        "$bench_out/many.json" > /dev/null || why='not all bottles started, held and went'
+    publish many "$work/section.md" "$why" docs/reliability.md
+    if [ -s "$work/failed" ]; then
+        say 'the first that failed:'
+        head -n 3 "$work/log/$(head -n 1 "$work/failed")" >&2
+    fi
+    grep -v '^ok$' "$work/checked" | head -n 3 >&2 || true
+    [ -z "$why" ] || die "$why"
 }
 
 many_up() { # NAME
@@ -73,14 +85,15 @@ many_up() { # NAME
         bottle-run up --quiet > "$work/log/$1.handle" 2>> "$work/log/$1"
 }
 
-# Two denials that a bottle without a policy would not make, and one thing that must work.
+# Two denials that a bottle without a policy would not make, and two things that must work.
 many_check() { # NAME
-    local plan=$BOTTLE_HOME/state/$run-$1/plan.json egress gateway found
+    local plan=$BOTTLE_HOME/state/$run-$1/plan.json egress supervise gateway found
     egress=$(jq -r .networks.addresses.egress "$plan" 2> /dev/null) || { echo missing; return 0; }
+    supervise=$(jq -r .networks.addresses.supervise "$plan")
     gateway=$(jq -r .networks.egress.gateway "$plan")
     found=$(bottle-run exec --no-stdin "$run-$1" -- /usr/local/lib/bottle/bottle-sidecar probe --timeout-ms=1000 \
-        "http:$egress:3128:blocked.example.net:443" "icmp:$gateway" "tcp:$egress:3128" 2>> "$work/log/$1") || { echo broken; return 0; }
-    jq -r 'if (.[0].reached | not) and (.[0].detail | contains("host_not_allowed")) and (.[1].reached | not) and .[2].reached
+        "http:$egress:3128:blocked.example.net:443" "icmp:$gateway" "tcp:$egress:3128" "tcp:$supervise:9100" 2>> "$work/log/$1") || { echo broken; return 0; }
+    jq -r 'if (.[0].reached | not) and (.[0].detail | contains("host_not_allowed")) and (.[1].reached | not) and .[2].reached and .[3].reached
         then "ok" else "open \(.)" end' <<< "$found"
 }
 

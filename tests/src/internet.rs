@@ -258,15 +258,19 @@ fn image() -> String {
     tag
 }
 
-/// An image for agents that can speak HTTP and TLS: the base image and the test kit as its client. Made without a build,
-/// because a build asks a registry about its base.
+/// An image for agents that can speak HTTP and TLS: `base` and the test kit as its client. Made without a build, because a
+/// build asks a registry about its base.
 ///
 /// # Panics
 /// When the engine does not do what it is asked.
 #[must_use]
 pub fn agent_image(base: &str) -> String {
     let kit = image();
-    let tag = kit.replace("bottle-testkit:", "bottle-testkit-agent:");
+    let digest: String = Sha256::digest(base)[..4]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let tag = kit.replace("bottle-testkit:", "bottle-testkit-agent:") + "-" + &digest;
     if docker(["image", "inspect", &tag]).status.success() {
         return tag;
     }

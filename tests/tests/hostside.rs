@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
@@ -235,4 +236,46 @@ fn the_lock_file_stays_small() {
         packages <= MOST_PACKAGES,
         "{packages} packages; {MOST_PACKAGES} were agreed on"
     );
+}
+
+/// Its own schema says more (docs/reliability.md says what was run); this holds what a reader relies on.
+#[test]
+fn the_bill_of_materials_names_all_that_is_built() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let done = bottle_tests::Call::new(root.join("scripts/sbom"))
+        .envs(
+            &["HOME", "CARGO_HOME", "RUSTUP_HOME"]
+                .into_iter()
+                .filter_map(|name| Some((name.to_owned(), std::env::var_os(name)?)))
+                .collect::<Vec<_>>(),
+        )
+        .run();
+    let bom = done.json();
+    assert_eq!(
+        (&bom["bomFormat"], &bom["specVersion"], &bom["version"]),
+        (&json!("CycloneDX"), &json!("1.5"), &json!(1))
+    );
+    let components = bom["components"].as_array().expect("a list");
+    let mut known = BTreeSet::new();
+    for component in components {
+        let reference = component["bom-ref"].as_str().expect("a name");
+        assert!(known.insert(reference), "{reference} is there twice");
+        assert_eq!(component["purl"], reference);
+        assert_ne!(component["licenses"], json!([]), "{reference}");
+        // What comes from a registry is named by its bytes.
+        let hashed = component["hashes"] != json!([]);
+        assert_eq!(component["type"] == "library", hashed, "{reference}");
+    }
+    for name in ["bottle-run", "bottle-sidecar", "ring", "rustls", "tokio"] {
+        let named = components.iter().any(|one| one["name"] == name);
+        assert!(named, "{name} is not in it");
+    }
+    let tests = components.iter().any(|one| one["name"] == "bottle-tests");
+    assert!(!tests, "what only tests use is in it");
+    for edge in bom["dependencies"].as_array().expect("a list") {
+        let ends = edge["dependsOn"].as_array().expect("a list").iter();
+        for end in ends.chain([&edge["ref"]]) {
+            assert!(known.contains(end.as_str().expect("a name")), "{end}");
+        }
+    }
 }

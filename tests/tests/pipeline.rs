@@ -310,6 +310,70 @@ fn ten_bottles_at_once() {
     }
 }
 
+#[test]
+fn of_two_starts_of_one_slug_one_wins() {
+    if !need_engine("of_two_starts_of_one_slug_one_wins") {
+        return;
+    }
+    let home = home();
+    let slug = home.slug("twice");
+    let compose = home.render(&home.plan("web", &slug));
+    let up = || {
+        let call = home.tool("bottle-run").args(["up"]);
+        call.stdin(compose.clone()).run()
+    };
+    let both = thread::scope(|scope| {
+        [scope.spawn(up), scope.spawn(up)].map(|one| one.join().expect("it ends"))
+    });
+    let mut codes = [both[0].code(), both[1].code()];
+    codes.sort_unstable();
+    assert_eq!(codes, [0, 5], "{} / {}", both[0].stderr, both[1].stderr);
+    for done in both {
+        let (won, printed) = (done.code() == 0, !done.stdout.is_empty());
+        assert_eq!(won, printed, "{}", done.stderr);
+        assert!(won || done.stderr.contains("\nhint: "), "{}", done.stderr);
+    }
+    // The loser has taken nothing away from the winner.
+    let done = home
+        .tool("bottle-run")
+        .args(["exec", &slug, "--", "true"])
+        .run();
+    assert_eq!(done.code(), 0, "{}", done.stderr);
+    home.down(&slug);
+}
+
+#[test]
+fn a_block_that_is_full_says_so() {
+    let home = home();
+    let plan = |slug: &str| {
+        let args = ["web", "--slug", slug, "--subnets", "10.99.0.0/25"];
+        home.tool("bottle-plan").args(args).run()
+    };
+    for slug in ["a", "b", "c", "d"] {
+        assert_eq!(plan(slug).code(), 0, "{slug}");
+    }
+    let full = plan("e");
+    assert_eq!(
+        (full.code(), full.stdout.as_str()),
+        (5, ""),
+        "{}",
+        full.stderr
+    );
+    assert!(
+        full.stderr
+            .contains("all 4 ranges of 10.99.0.0/25 are taken")
+            && full
+                .stderr
+                .contains("hint: remove bottles you are done with"),
+        "{}",
+        full.stderr
+    );
+    // What has a range keeps it, and what is removed makes room.
+    assert_eq!(plan("a").code(), 0);
+    std::fs::remove_dir_all(home.state("b")).expect("a reservation");
+    assert_eq!(plan("e").code(), 0);
+}
+
 /// The real engine behind a script.
 fn behind(rules: Vec<Rule>) -> FakeDocker {
     FakeDocker::new(&Script {

@@ -130,3 +130,72 @@ fn a_bottle_without_its_sidecar_is_degraded_and_shut() {
     });
     home.down(&bottle.slug);
 }
+
+/// Connections whose heads never end, as many as there may be: each is kept in memory.
+const FLOOD: &str = "for n in $(seq 300); do
+    exec {fd}<>/dev/tcp/egress/3128 || exit 0
+    { printf 'GET http://blocked.example.net/ HTTP/1.1\r\nx: '; head --bytes=60000 /dev/zero | tr '\\0' a; } >&$fd || exit 0
+done
+sleep 1";
+
+/// How often the kernel ended something in this container for want of memory, as the engine saw it.
+fn out_of_memory(container: &str, since: &str) -> usize {
+    let filter = format!("--filter=container={container}");
+    let since = format!("--since={since}");
+    let until = format!("--until={}", seconds_now());
+    let args = ["events", "--filter=event=oom", &filter, &since, &until];
+    docker(args).ok().lines().count()
+}
+
+/// By the clock of the engine, which is this machine's.
+fn seconds_now() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.expect("after 1970").as_secs().to_string()
+}
+
+#[test]
+fn egress_that_runs_out_of_memory_opens_nothing() {
+    if !need_engine("egress_that_runs_out_of_memory_opens_nothing") {
+        return;
+    }
+    let home = home();
+    let bottle = home.up("web", &home.slug("oom"));
+    let egress = bottle.egress();
+    let since = seconds_now();
+    // Room for itself, and not for what comes.
+    let update = ["update", "--memory=8m", "--memory-swap=8m", &egress];
+    let _ = docker(update).ok();
+    let ways = ways_out(&bottle);
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            while inspected(&egress, "{{.RestartCount}}") == "0" {
+                // It ends with the sidecar, as it should.
+                let _ = bottle.exec(&["bash", "-c", FLOOD]);
+            }
+        });
+        wait_within(Duration::from_secs(90), "the kernel to end egress", || {
+            bottle.probe(&ways).assert_closed();
+            flood.is_finished()
+        });
+    });
+    let address = bottle.address("/networks/addresses/egress");
+    let proxy = format!("http:{address}:3128:blocked.example.net:443");
+    wait_within(Duration::from_secs(60), "egress to come back", || {
+        bottle.probe(&ways).assert_closed();
+        let found = bottle.probe(std::slice::from_ref(&proxy));
+        found.of(&proxy).1.contains("host_not_allowed")
+    });
+    assert_ne!(
+        out_of_memory(&egress, &since),
+        0,
+        "it died of something else"
+    );
+    wait_within(Duration::from_secs(30), "the bottle to be well", || {
+        status(&home, &bottle.slug) == "running"
+    });
+    let verified = home
+        .tool("bottle-run")
+        .args(["audit", "verify", &bottle.slug])
+        .run();
+    assert_eq!(verified.code(), 0, "{}{}", verified.stdout, verified.stderr);
+}

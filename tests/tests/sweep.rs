@@ -4,14 +4,16 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use bottle_tests::engine::{docker, need_engine, wait_within};
-use bottle_tests::fake::{FakeDocker, Rule, Script};
+use bottle_tests::fake::{FakeDocker, Logged, Rule, Script};
 use bottle_tests::{Done, Home};
 use serde_json::{Value, json};
 
@@ -53,9 +55,10 @@ fn run(home: &Home, engine: &FakeDocker, args: &[&str], stdin: &str) -> Done {
 }
 
 /// Every point: the number of a call, and the signal that comes there.
-fn points(calls: usize) -> Vec<(u32, i32)> {
+fn points(calls: RangeInclusive<usize>) -> Vec<(u32, i32)> {
     let all = std::env::var_os("BOTTLE_SWEEP").is_some_and(|value| value == "all");
-    let calls = u32::try_from(calls).expect("few");
+    let [first, last] =
+        [*calls.start(), *calls.end()].map(|call| u32::try_from(call).expect("few"));
     let signals = |call: u32| -> Vec<i32> {
         let other = OTHERS[call as usize % OTHERS.len()];
         if all {
@@ -64,19 +67,29 @@ fn points(calls: usize) -> Vec<(u32, i32)> {
             vec![KILL, other]
         }
     };
-    (1..=calls)
+    (first..=last)
         .flat_map(|call| signals(call).into_iter().map(move |signal| (call, signal)))
         .collect()
 }
 
 /// Runs `at_point` at each, some side by side, and says how many recovered.
 fn sweep(what: &str, calls: usize, at_point: &(dyn Fn(u32, i32) + Sync)) {
-    assert!(calls >= 1, "{what}: only {calls} calls of the engine");
+    sweep_part(what, 1..=calls, AT_ONCE, at_point);
+}
+
+/// The same for some of the calls, so many side by side.
+fn sweep_part(
+    what: &str,
+    calls: RangeInclusive<usize>,
+    at_once: usize,
+    at_point: &(dyn Fn(u32, i32) + Sync),
+) {
+    assert!(!calls.is_empty(), "{what}: no calls of the engine");
     let points = points(calls);
     let next = Mutex::new(points.iter());
     let recovered = AtomicUsize::new(0);
     thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
+        for _ in 0..at_once {
             scope.spawn(|| {
                 loop {
                     let point = next.lock().ok().and_then(|mut next| next.next());
@@ -136,46 +149,86 @@ fn up_recovers_from_a_signal_at_any_call() {
     if !need_engine("up_recovers_from_a_signal_at_any_call") {
         return;
     }
-    let home = home();
-    let whole = behind(Vec::new());
-    let first = home.slug("u0");
-    let file = home.render(&home.plan("web", &first));
-    let _ = run(&home, &whole, &["up"], &file).ok();
-    home.down(&first);
-    let calls = whole.calls().len();
+    let calls = calls_of_up(&home()).len();
     sweep("up", calls, &|call, signal| {
         // A home of its own: `gc` looks at all that is in one.
-        let home = &self::home();
-        let slug = home.slug(&format!("u{call}-{signal}"));
-        let point = format!("up, call {call}, signal {signal}");
-        let file = home.render(&home.plan("web", &slug));
-        let engine = at(call, signal);
-        let done = run(home, &engine, &["up"], &file);
-        match done.code() {
-            // The signal came after the last moment at which it could still undo: the handle was printed.
-            0 => {
-                assert_ne!(signal, KILL, "{point}");
-                assert_eq!(done.clone().json()["slug"], slug.as_str(), "{point}");
-                home.down(&slug);
-            }
-            137 => assert_eq!(signal, KILL, "{point}: {}", done.stderr),
-            code => {
-                assert_eq!(
-                    (code, done.stdout.as_str()),
-                    (1, ""),
-                    "{point}: {}",
-                    done.stderr
-                );
-                assert_eq!(
-                    home.left_of(&slug),
-                    Vec::<String>::new(),
-                    "{point}, before gc"
-                );
-            }
-        }
-        collect(home, &slug, &point);
-        nothing_is_left(home, &slug, &point);
+        up_at("up", &home(), call, signal);
     });
+}
+
+/// What is put into a bottle, from the archive of files to the values that a pipe brings: the calls that `up` does not make
+/// for a bottle without them, and those that carry more for this one.
+#[test]
+fn provisioning_recovers_from_a_signal_at_any_call() {
+    if !need_engine("provisioning_recovers_from_a_signal_at_any_call") {
+        return;
+    }
+    let full = || {
+        let home = Home::with_env(&[("TEST_GIVEN", "given-to-the-agent-0123456789abcdef")]);
+        home.bottle(
+            "web",
+            "image: debian:trixie-slim\nenv: {GIVEN: '${TEST_GIVEN}'}\nskills: [review]\nsupervise: true\n\
+             workspace: {from: cwd, mode: copy}\n",
+        );
+        home.write("skills/review/SKILL.md", "how to review\n");
+        fs::write(home.cwd().join("file"), "work\n").expect("written");
+        home
+    };
+    let calls = calls_of_up(&full());
+    let first = calls
+        .iter()
+        .position(|call| call.args.iter().any(|arg| arg == "cp"));
+    let first = first.expect("files are copied") + 1;
+    sweep_part(
+        "provision",
+        first..=calls.len(),
+        AT_ONCE,
+        &|call, signal| {
+            up_at("provision", &full(), call, signal);
+        },
+    );
+}
+
+/// The calls of the engine that a whole `up` of the bottle `web` makes.
+fn calls_of_up(home: &Home) -> Vec<Logged> {
+    let whole = behind(Vec::new());
+    let slug = home.slug("u0");
+    let file = home.render(&home.plan("web", &slug));
+    let _ = run(home, &whole, &["up"], &file).ok();
+    home.down(&slug);
+    whole.calls()
+}
+
+fn up_at(what: &str, home: &Home, call: u32, signal: i32) {
+    let slug = home.slug(&format!("u{call}-{signal}"));
+    let point = format!("{what}, call {call}, signal {signal}");
+    let file = home.render(&home.plan("web", &slug));
+    let engine = at(call, signal);
+    let done = run(home, &engine, &["up"], &file);
+    match done.code() {
+        // The signal came after the last moment at which it could still undo: the handle was printed.
+        0 => {
+            assert_ne!(signal, KILL, "{point}");
+            assert_eq!(done.clone().json()["slug"], slug.as_str(), "{point}");
+            home.down(&slug);
+        }
+        137 => assert_eq!(signal, KILL, "{point}: {}", done.stderr),
+        code => {
+            assert_eq!(
+                (code, done.stdout.as_str()),
+                (1, ""),
+                "{point}: {}",
+                done.stderr
+            );
+            assert_eq!(
+                home.left_of(&slug),
+                Vec::<String>::new(),
+                "{point}, before gc"
+            );
+        }
+    }
+    collect(home, &slug, &point);
+    nothing_is_left(home, &slug, &point);
 }
 
 #[test]
@@ -224,6 +277,121 @@ fn exec_harms_nothing_when_it_is_killed() {
         assert_eq!(done["removed"], json!([]), "{point}");
         assert_eq!(bottle.exec(&["true"]).code(), 0, "{point}");
     });
+}
+
+/// `bottle-snapshot` behind an engine that sends a signal.
+fn freeze(home: &Home, engine: &FakeDocker, args: &[&str]) -> Done {
+    home.tool("bottle-snapshot")
+        .env("BOTTLE_DOCKER", engine.program())
+        .args(args.iter().copied())
+        .run()
+}
+
+/// The images of a bottle's snapshots, named or not, and how many are on record.
+fn frozen(home: &Home, slug: &str) -> (BTreeSet<String>, usize) {
+    let filter = format!("label=bottle.snapshot.slug={slug}");
+    let args = ["images", "--quiet", "--no-trunc", "--filter", &filter];
+    let images = docker(args).ok().lines().map(str::to_owned).collect();
+    let record = fs::read(home.state(slug).join("snapshots.json")).unwrap_or_default();
+    let record: Value = serde_json::from_slice(&record).unwrap_or_default();
+    let count = record["snapshots"].as_array().map_or(0, Vec::len);
+    (images, count)
+}
+
+#[test]
+fn commit_recovers_from_a_signal_at_any_call() {
+    if !need_engine("commit_recovers_from_a_signal_at_any_call") {
+        return;
+    }
+    let home = home();
+    let bottle = home.up("web", &home.slug("c"));
+    let slug = bottle.slug.as_str();
+    let whole = behind(Vec::new());
+    let _ = freeze(&home, &whole, &["commit", slug]).ok();
+    // Orphans of the client still look for their script.
+    let engines = Mutex::new(Vec::new());
+    // One at a time: it is one bottle.
+    sweep_part("commit", 1..=whole.calls().len(), 1, &|call, signal| {
+        let point = format!("commit, call {call}, signal {signal}");
+        let (_, before) = frozen(&home, slug);
+        let engine = at(call, signal);
+        let done = freeze(&home, &engine, &["commit", slug]);
+        engines.lock().expect("whole").push(engine);
+        assert_eq!(
+            done.code() == 0,
+            !done.stdout.is_empty(),
+            "{point}: {}",
+            done.stderr
+        );
+        let collected = home.tool("bottle-snapshot").args(["gc"]).run();
+        assert_eq!(collected.code(), 0, "{point}: {}", collected.stderr);
+        let (images, after) = frozen(&home, slug);
+        assert!(
+            after == before + 1 || after == before && done.code() != 0,
+            "{point}: {before}, then {after}"
+        );
+        assert_eq!(images.len(), after, "{point}: an image nobody knows");
+        assert!(
+            !home.state(slug).join("snapshot-journal.json").exists(),
+            "{point}: its journal is still open"
+        );
+        assert_eq!(
+            bottle.exec(&["true"]).code(),
+            0,
+            "{point}: the agent does not go on"
+        );
+    });
+    let removed = home
+        .tool("bottle-snapshot")
+        .args(["rm", slug, "--all", "--force"])
+        .run();
+    assert_eq!(removed.code(), 0, "{}", removed.stderr);
+}
+
+#[test]
+fn import_recovers_from_a_signal_at_any_call() {
+    if !need_engine("import_recovers_from_a_signal_at_any_call") {
+        return;
+    }
+    let home = home();
+    let slug = home.slug("i");
+    let _ = home.up("web", &slug);
+    let snapshot = |args: &[&str]| {
+        let call = home.tool("bottle-snapshot");
+        call.args(args.iter().copied()).run()
+    };
+    let _ = snapshot(&["commit", &slug]).ok();
+    let file = home.cwd().join("moved.tar.zst");
+    let path = file.to_str().expect("UTF-8");
+    assert_eq!(snapshot(&["export", &slug, "-o", path]).code(), 0);
+    let remove = |moved: &str, point: &str| {
+        let removed = snapshot(&["rm", moved, "--force"]);
+        assert_eq!(removed.code(), 0, "{point}: {}", removed.stderr);
+        let down = ["down", moved, "--purge"];
+        let _ = home.tool("bottle-run").args(down).run().ok();
+    };
+    let moved = home.slug("i-moved");
+    let whole = behind(Vec::new());
+    let _ = freeze(&home, &whole, &["import", path, "--slug", &moved]).ok();
+    remove(&moved, "whole");
+    let engines = Mutex::new(Vec::new());
+    sweep_part("import", 1..=whole.calls().len(), 1, &|call, signal| {
+        let point = format!("import, call {call}, signal {signal}");
+        let engine = at(call, signal);
+        let done = freeze(&home, &engine, &["import", path, "--slug", &moved]);
+        engines.lock().expect("whole").push(engine);
+        let collected = snapshot(&["gc"]);
+        assert_eq!(collected.code(), 0, "{point}: {}", collected.stderr);
+        match frozen(&home, &moved).1 {
+            0 => {
+                assert_ne!(done.code(), 0, "{point}");
+                assert!(!home.state(&moved).exists(), "{point}: half a bottle");
+            }
+            _ => remove(&moved, &point),
+        }
+        assert_eq!(frozen(&home, &slug).1, 1, "{point}: the first is harmed");
+    });
+    remove(&slug, "the end");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, Ke
 use crate::ask::{self, Approval, Limits};
 use crate::bottle::Home;
 use crate::engine::Engine;
-use crate::list::{self, Status};
+use crate::list::{self, Entry, Status};
 use crate::work::{self, DiffRequest, Shown};
 use model::{Model, Page};
 
@@ -94,6 +94,9 @@ fn ask_engine(engine: Engine, home: Home) -> Receiver<Vec<(String, Status)>> {
             let found = list::list(&engine, &home)
                 .map(|list| list.bottles)
                 .unwrap_or_default();
+            for entry in &found {
+                pause_exposed(&engine, entry);
+            }
             let found = found.into_iter().map(|entry| (entry.slug, entry.status));
             if send.send(found.collect()).is_err() {
                 return;
@@ -102,6 +105,16 @@ fn ask_engine(engine: Engine, home: Home) -> Receiver<Vec<(String, Status)>> {
         }
     });
     states
+}
+
+/// Stops an agent that somebody gave another way out, until the operator has looked at it: `down` works on it as on any.
+fn pause_exposed(engine: &Engine, entry: &Entry) {
+    let runs = |status: &String| status.starts_with("Up") && !status.contains("(Paused)");
+    if entry.status == Status::Exposed && entry.containers.get("agent").is_some_and(runs) {
+        let agent = format!("bottle-{}-agent", entry.slug);
+        // It may have ended in the meantime; the next look says so.
+        let _ = engine.call(["pause", "--", &agent]).output();
+    }
 }
 
 /// Does what a key says; true when it says to end.

@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,7 +20,7 @@ use crate::reason::Reason;
 #[derive(Clone)]
 pub(crate) struct Grant {
     pub(crate) id: Arc<str>,
-    ends: Option<OffsetDateTime>,
+    span: Option<Range<OffsetDateTime>>,
     uses: Option<Arc<Uses>>,
 }
 
@@ -28,14 +29,15 @@ impl Grant {
     pub(crate) fn new(document: &request::Grant, uses: Option<Arc<Uses>>) -> Self {
         Self {
             id: document.id.as_str().into(),
-            ends: document.ends_at.as_deref().and_then(request::time_of),
+            span: document.span(),
             uses,
         }
     }
 
     /// Whether it still allows anything.
     pub(crate) fn is_live(&self) -> bool {
-        let in_time = self.ends.is_none_or(|end| OffsetDateTime::now_utc() < end);
+        let now = OffsetDateTime::now_utc();
+        let in_time = self.span.as_ref().is_none_or(|span| span.contains(&now));
         in_time && self.uses.as_ref().is_none_or(|uses| uses.left() > 0)
     }
 

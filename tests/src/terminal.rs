@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::engine::wait_within;
 use crate::home::Home;
@@ -129,11 +129,17 @@ impl Terminal {
     /// # Panics
     /// When it does not come.
     pub fn waits_for(&self, text: &str) {
-        wait_within(
-            PATIENCE,
-            &format!("`{text}` on the screen:\n{}", self.screen()),
-            || self.screen().contains(text),
-        );
+        let mut screen = String::new();
+        let began = Instant::now();
+        while !screen.contains(text) {
+            let left = PATIENCE.checked_sub(began.elapsed());
+            assert!(
+                left.is_some(),
+                "waited in vain for `{text}`; the screen:\n{screen}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+            screen = self.screen();
+        }
     }
 }
 

@@ -149,6 +149,45 @@ fn a_person_is_asked_on_the_terminal() {
 }
 
 #[test]
+fn init_asks_for_a_first_manifest() {
+    if !need_tmux("init_asks_for_a_first_manifest") {
+        return;
+    }
+    let home = Home::new();
+    let terminal = Terminal::start(&home, "init", 100, 40);
+    terminal.types(&format!("alias bottle='{}'", script().display()));
+    let answers = |again: bool, agent: &str| {
+        // Nothing of the time before stands where the questions are waited for.
+        terminal.asks("clear; echo empty $((40 + 2))", "empty 42");
+        terminal.types("clear; bottle init; echo \"left with $?\"");
+        terminal.waits_for("What shall the agent be called? [cwd]");
+        terminal.types(if again { "web" } else { "" });
+        terminal.waits_for("Which agent");
+        terminal.types(agent);
+        terminal.waits_for("the folder itself (mount), or none? [copy]");
+        terminal.types("none");
+        terminal.waits_for("Which other hosts");
+        terminal.types("api.example.com *.example.org");
+    };
+    answers(false, "shell");
+    terminal.waits_for("next: bottle start cwd");
+    terminal.waits_for("left with 0");
+    let written = fs::read_to_string(home.path().join("bottles/cwd.yaml")).expect("written");
+    for line in [
+        "agent_provider: {template: shell}",
+        "workspace: {from: none}",
+        "    - {host: 'api.example.com'}",
+        "    - {host: '*.example.org'}",
+    ] {
+        assert!(written.contains(line), "{line}: {written}");
+    }
+    // What cannot be planned is not left behind.
+    answers(true, "nosuch");
+    terminal.waits_for("left with 2");
+    assert!(!home.path().join("bottles/web.yaml").exists());
+}
+
+#[test]
 fn what_is_asked_needs_somebody_to_ask() {
     if !need_engine("what_is_asked_needs_somebody_to_ask") {
         return;

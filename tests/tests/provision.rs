@@ -235,3 +235,104 @@ fn an_image_of_nothing_is_said_to_be_too_little() {
     );
     assert!(home.left_of(&slug).is_empty());
 }
+
+/// Enough to wait, and nothing else: no shell, no roots, no passwd, no git.
+const BARE: &str = "\
+FROM debian:trixie-slim AS whole
+RUN mkdir /bare && cp --parents -L /usr/bin/sleep /usr/bin/cat $(ldd /usr/bin/sleep | grep -o '/[^ ]*') /bare
+FROM scratch
+COPY --from=whole /bare /
+";
+
+#[test]
+fn what_an_image_lacks_is_said() {
+    if !need_engine("what_an_image_lacks_is_said") {
+        return;
+    }
+    let home = Home::new();
+    let image = Image::build(&home, "bare", BARE);
+    home.bottle(
+        "bare",
+        &format!(
+            "image: {}\negress: {{routes: [{{host: pinned.example.com, tls: passthrough}}]}}\n",
+            image.0
+        ),
+    );
+    let slug = home.slug("bare");
+    let compose = home.render(&home.plan("bare", &slug));
+    let up = home.tool("bottle-run").args(["up"]).stdin(compose).run();
+    for said in [
+        "the image has no root certificates",
+        "the image has no /etc/passwd",
+        "the image has no /bin/bash",
+        "`command`",
+    ] {
+        assert!(up.stderr.contains(said), "{said}: {}", up.stderr);
+    }
+    let bottle = Bottle::started(&home, &slug, up.json());
+    // What is there works, with the bottle's roots and as its user.
+    let roots = bottle.exec(&["/usr/bin/cat", "/etc/ssl/certs/ca-certificates.crt"]);
+    assert!(roots.ok().contains("BEGIN CERTIFICATE"));
+    let status = bottle.exec(&["/usr/bin/cat", "/proc/self/status"]).ok();
+    assert!(status.contains("Uid:\t10001"), "{status}");
+    // What is not is a code of its own, and says what was looked for.
+    let shell = bottle.exec(&["/bin/bash", "-c", "true"]);
+    assert!(matches!(shell.code(), 126 | 127), "{}", shell.code());
+    // The engine's client says it on stdout.
+    let said = format!("{}{}", shell.stdout, shell.stderr);
+    assert!(said.contains("/bin/bash"), "{said}");
+    home.down(&slug);
+}
+
+/// What a build is given so that it can download behind a proxy that opens TLS, and that it is used up there.
+#[test]
+fn a_build_is_given_the_hosts_roots_and_is_made_once() {
+    if !need_engine("a_build_is_given_the_hosts_roots_and_is_made_once") {
+        return;
+    }
+    let marked = "# roots of this test's host: 8d2c1f\n";
+    let folder = tempfile::tempdir().expect("a folder");
+    let bundle = folder.path().join("roots.pem");
+    fs::write(&bundle, marked).expect("a bundle");
+    let home = Home::with_env(&[("SSL_CERT_FILE", &bundle.display().to_string())]);
+    let slug = home.slug("built");
+    // The slug: a build does not know by the secret that it was made before with another one.
+    let dockerfile = |more: &str| {
+        home.write(
+            "bottles/Dockerfile",
+            format!(
+                "FROM debian:trixie-slim\n\
+                 RUN --mount=type=secret,id=host_ca,required=true \
+                 sha256sum < /run/secrets/host_ca > /seen && : {slug}\n{more}"
+            ),
+        );
+    };
+    home.bottle("built", "dockerfile: Dockerfile\n");
+    let up = || {
+        let compose = home.render(&home.plan("built", &slug));
+        let up = home.tool("bottle-run").args(["up"]).stdin(compose).run();
+        let bottle = Bottle::started(&home, &slug, up.json());
+        let id = docker(["inspect", "--format={{.Image}}", &bottle.agent()]).ok();
+        let seen = inside(&bottle, "cat /seen; ls /run/secrets 2>/dev/null || true");
+        let name = bottle.plan()["agent"]["image"]["reference"].to_string();
+        home.down(&slug);
+        (id, seen, name)
+    };
+    dockerfile("");
+    let (id, seen, name) = up();
+    let sum = Call::new("sha256sum").stdin(marked).run().ok();
+    assert_eq!(
+        seen, sum,
+        "the build saw the bundle, and it is not in the image"
+    );
+    let history = docker(["history", "--no-trunc", id.trim()]).ok();
+    assert!(!history.contains("8d2c1f"), "{history}");
+    // The same again is the same image; another Dockerfile another one.
+    assert_eq!(up(), (id.clone(), seen.clone(), name.clone()));
+    dockerfile("RUN touch /more\n");
+    let (other, _, other_name) = up();
+    assert!(other != id && other_name != name, "{name} {other_name}");
+    for image in [id, other] {
+        let _ = docker(["image", "rm", "--force", image.trim()]);
+    }
+}

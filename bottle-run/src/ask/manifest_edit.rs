@@ -5,7 +5,7 @@
 //! is read again: unless it says exactly what the old one said and that, it is not used.
 
 use bottle_plan::manifest::Bottle;
-use bottle_plan::policy::{Route, Scheme};
+use bottle_plan::policy::Route;
 use serde_yaml::Value;
 
 /// What is added, in the forms it may take.
@@ -294,18 +294,13 @@ fn insert(text: &str, line: usize, added: &str) -> String {
 
 /// The ports of a route as it is written; empty when they are not plain numbers.
 fn ports_of(route: &Value) -> Vec<u16> {
-    let scheme = route.get("scheme").and_then(Value::as_str);
-    let usual = if scheme == Some("http") {
-        Scheme::Http
-    } else {
-        Scheme::Https
-    };
+    let is_http = route.get("scheme").and_then(Value::as_str) == Some("http");
     match route.get("ports").and_then(Value::as_sequence) {
         Some(ports) => {
             let port = |port: &Value| port.as_u64().and_then(|port| u16::try_from(port).ok());
             ports.iter().filter_map(port).collect()
         }
-        None => vec![if usual == Scheme::Http { 80 } else { 443 }],
+        None => vec![if is_http { 80 } else { 443 }],
     }
 }
 

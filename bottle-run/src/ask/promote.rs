@@ -165,7 +165,8 @@ pub fn policy_diff(home: &StateHome, asked: &Asked) -> Result<String> {
     }
     let title = format!("--- {0}\n+++ {0} with {1}\n", asked.slug, asked.request.id);
     let Scope::Egress { route } = scope(&folder, asked, false)? else {
-        return Ok(format!("{title}+{}\n", asked.words));
+        let changes = super::push_page(home, asked, false);
+        return Ok(format!("{title}+{}\n{changes}", asked.words));
     };
     let lines = |sign: char, route: &Route| -> String {
         let text = written(route);

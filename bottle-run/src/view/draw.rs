@@ -13,13 +13,6 @@ use crate::ask::{self, Asked, escaped};
 
 /// Draws the page that is open.
 pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
-    let [main, foot] =
-        Layout::vertical([Constraint::Min(0), Constraint::Length(1)]).areas(frame.area());
-    match (model.page, &model.opened) {
-        (Page::Diff, _) => draw_diff(frame, model, main),
-        (Page::All, _) | (_, None) => draw_all(frame, model, main),
-        (page, Some(asked)) => draw_request(frame, page, asked, main),
-    }
     let keys = match model.page {
         Page::All if !model.said.is_empty() => model.said.as_str(),
         Page::All => {
@@ -29,8 +22,20 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
         Page::Diff => "j/k move  space next page  esc back",
         Page::Approve { .. } | Page::Deny => "y yes  n no",
     };
+    // What was decided is read to its end, also where it takes more than a line.
+    let width = usize::from(frame.area().width).max(1);
+    let rows = keys.chars().count().div_ceil(width).clamp(1, 4);
+    let rows = u16::try_from(rows).unwrap_or(1);
+    let [main, foot] =
+        Layout::vertical([Constraint::Min(0), Constraint::Length(rows)]).areas(frame.area());
+    match (model.page, &model.opened) {
+        (Page::Diff, _) => draw_diff(frame, model, main),
+        (Page::All, _) | (_, None) => draw_all(frame, model, main),
+        (page, Some(asked)) => draw_request(frame, page, asked, main),
+    }
+    let foot_text = Paragraph::new(keys).wrap(Wrap { trim: true });
     frame.render_widget(
-        Paragraph::new(keys).style(Style::new().add_modifier(Modifier::REVERSED)),
+        foot_text.style(Style::new().add_modifier(Modifier::REVERSED)),
         foot,
     );
 }

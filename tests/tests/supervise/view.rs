@@ -177,7 +177,16 @@ pub(crate) fn the_view_shows_and_decides(_: &Fixture) {
     terminal.presses(&["1"]);
     terminal.waits_for("Approve?");
     terminal.presses(&["y"]);
-    terminal.waits_for("for 10 minutes, once");
+    // What was granted is longer than a line, and shown to its end.
+    wait_for("what was granted", || {
+        let screen = terminal
+            .screen()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
+        screen.contains("Traffic")
+            && screen.contains("also at the private addresses 10.213.0.0/16 for 10 minutes, once")
+    });
     wait_for("the approval", || {
         status(bottle, &id)["status"] == "approved"
     });

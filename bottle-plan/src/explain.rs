@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::plan::{EnvSource, Plan, Repo, Supervise, WorkspaceMode};
-use crate::policy::{Limits, Match, Mode, PathKind, Route, Scheme, Tls};
+use crate::plan::{EnvSource, Plan, Repo, Sign, Supervise, WorkspaceMode};
+use crate::policy::{Limits, Match, Mode, OnFull, PathKind, Route, Scheme, Tls};
 use crate::request::OnTimeout;
 
 /// Everything a person should know before they say yes.
@@ -40,6 +40,17 @@ pub fn explain(plan: &Plan) -> String {
                 auth.header
             ));
         }
+    }
+    if let Some(name) = &plan.egress.upstream_proxy {
+        line(format!(
+            "  by way of  the proxy in ${name}, which resolves the names; routes with `private` go directly"
+        ));
+    }
+    if plan.egress.audit.on_full == OnFull::Allow {
+        line(
+            "  record     requests pass ALSO WHILE NOTHING CAN BE RECORDED (egress.audit.on_full: allow)"
+                .to_owned(),
+        );
     }
     if let Some(gate) = &plan.git_gate {
         line(format!(
@@ -213,6 +224,11 @@ fn pushes(repo: &Repo) -> String {
     );
     if repo.push.review {
         text.push_str(", after you have looked at it");
+    }
+    match repo.sign {
+        None => {}
+        Some(Sign::Ssh) => text.push_str(", signed by the gate"),
+        Some(Sign::SshIfAsked) => text.push_str(", signed by the gate if the upstream asks"),
     }
     text
 }

@@ -16,7 +16,7 @@ pub const GATE_PORT: u16 = 9418;
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct GitGate {
-    /// Its image, built by `bottle-run`: git, OpenSSH and gitleaks beside the static binary.
+    /// Its image, built by `bottle-run`: git, OpenSSH and gitleaks beside the static `bottle-services`.
     pub image: String,
     /// The repositories the agent can reach.
     pub repos: Vec<Repo>,
@@ -40,6 +40,20 @@ pub struct Repo {
     pub refs: Vec<String>,
     /// What else a push must keep to.
     pub push: PushRules,
+    /// Whether the gate signs what it pushes there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sign: Option<Sign>,
+}
+
+/// Signing of pushes (not of commits, whose ids would change) with a key that the gate alone holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Sign {
+    /// Always: an upstream that does not ask for a signed push gets none.
+    Ssh,
+    /// Where the upstream asks for it.
+    SshIfAsked,
 }
 
 impl Repo {
@@ -65,7 +79,13 @@ pub struct PushRules {
     /// Whether the operator looks at each push before it goes on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub review: bool,
+    /// Seconds that a push which needs the operator is held; [`HOLD_SECONDS`] when not written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<u64>,
 }
+
+/// Agents give up on a command after two minutes; before that the push ends by itself and says how to go on.
+pub const HOLD_SECONDS: u64 = 100;
 
 /// Where the key of a repository comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,6 +153,9 @@ pub struct Gate {
     pub listen: IpAddr,
     /// As in the policy document.
     pub log: u8,
+    /// Seconds a request to the operator waits for an answer; none: nobody can be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asking: Option<u64>,
     /// Variables of the sidecar whose values must not be pushed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
@@ -156,6 +179,9 @@ pub struct GateRepo {
     pub refs: Vec<String>,
     /// What else a push must keep to.
     pub push: PushRules,
+    /// Whether pushes there are signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sign: Option<Sign>,
 }
 
 /// A token by reference.
@@ -180,3 +206,16 @@ pub fn token_slot(index: usize) -> String {
 pub fn secret_slot(index: usize) -> String {
     format!("GIT_GATE_SECRET_{index}")
 }
+
+/// The name of the file in which the gate shows the operator what this push would change.
+#[must_use]
+pub fn review_file(repo: &str, reference: &str, object: &str) -> String {
+    let key = crate::audit::hash(format!("{repo}\n{reference}\n{object}").as_bytes());
+    format!("{key}.diff")
+}
+
+/// The most such a file holds.
+pub const MAX_REVIEW: u64 = 256 << 10;
+
+/// The signing key of the gate in its `config`, and its public half in the folder above.
+pub const SIGNING_KEY: &str = "signing-key";

@@ -111,10 +111,14 @@ pub fn explain(state: &Path) -> String {
     text
 }
 
-/// One byte a use, written by egress before it lets the request go.
+/// One byte a use, written by egress or git-gate before it lets the request or push go.
 fn used(state: &Path, grant: &Grant) -> Option<u64> {
     grant.uses?;
-    let file = state.join("audit").join(format!("{}.uses", grant.id));
+    let audit = match grant.scope {
+        Scope::Egress { .. } => state.join("audit"),
+        Scope::Push { .. } => state.join("git-gate/audit"),
+    };
+    let file = audit.join(format!("{}.uses", grant.id));
     Some(std::fs::symlink_metadata(file).map_or(0, |found| found.len()))
 }
 

@@ -14,6 +14,7 @@ pub mod policy;
 pub mod request;
 pub mod slug;
 pub mod snapshot;
+pub mod strict;
 pub mod supervise;
 pub mod tool;
 

@@ -6,12 +6,17 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::git::{Forge, GitGate, PushRules, Repo, RepoKey};
-use crate::policy::{Mode, POLICY_SCHEMA, Policy, Route};
+pub use crate::git::{Forge, GitGate, PushRules, Repo, RepoKey, Sign};
+use crate::policy::{AuditRules, Mode, POLICY_SCHEMA, Policy, Route};
 use crate::request::OnTimeout;
+use crate::strict::LOOPBACK;
 
 /// The schema tag of [`Plan`].
 pub const PLAN_SCHEMA: &str = "bottle.plan/v1";
+
+/// The static binary in the agent's container: isolation probe, way in for secrets, and forwarder where there is no
+/// network.
+pub const HELPER: &str = "/usr/local/lib/bottle/bottle-sidecar";
 
 /// One bottle, fully resolved. Same manifests, same slug: same bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,7 +95,7 @@ impl Plan {
             schema: POLICY_SCHEMA.to_owned(),
             bottle: self.slug.clone(),
             plan_digest: self.digest.clone(),
-            listen: networks.addresses.egress.into(),
+            listen: self.seen_by_agent().egress.into(),
             // The egress network itself is not here: a destination may be put there on purpose, with `private:`.
             own_networks: vec![
                 networks.internal.subnet.clone(),
@@ -98,8 +103,44 @@ impl Plan {
             ],
             log: self.egress.log,
             mode: self.egress.mode,
+            audit: self.egress.audit,
             routes: self.egress.routes.clone(),
         }
+    }
+
+    /// Whether the agent has no network.
+    #[must_use]
+    pub fn is_strict(&self) -> bool {
+        self.isolation == Isolation::Strict
+    }
+
+    /// Where the agent finds its sidecars, and itself.
+    #[must_use]
+    pub fn seen_by_agent(&self) -> Addresses {
+        if !self.is_strict() {
+            return self.networks.addresses.clone();
+        }
+        Addresses {
+            egress: LOOPBACK,
+            agent: LOOPBACK,
+            git_gate: LOOPBACK,
+            supervise: LOOPBACK,
+        }
+    }
+
+    /// `NAME:ADDRESS` of each sidecar, for the hosts file of an agent that has nobody to ask.
+    #[must_use]
+    pub fn sidecar_hosts(&self) -> Vec<String> {
+        let seen = self.seen_by_agent();
+        let sidecars = [
+            ("egress", seen.egress, true),
+            ("git-gate", seen.git_gate, self.git_gate.is_some()),
+            ("supervise", seen.supervise, self.supervise.is_some()),
+        ];
+        let there = sidecars.into_iter().filter(|(.., is_there)| *is_there);
+        there
+            .map(|(name, address, _)| format!("{name}:{address}"))
+            .collect()
     }
 }
 
@@ -313,13 +354,13 @@ pub struct Hardening {
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Sidecar {
-    /// The image, built by `bottle-run` from the static binary beside it.
+    /// The image, built by `bottle-run` from the static `bottle-sidecar` beside it.
     pub image: String,
     /// Numeric `uid:gid`: the owner of the state folder, so that 0600 files can be read by it and nobody else.
     pub user: String,
 }
 
-/// The bottle's networks and the fixed addresses in them.
+/// The bottle's networks and the fixed addresses in them. With isolation `strict` there is no internal one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -360,6 +401,9 @@ pub struct Addresses {
     pub supervise: Ipv4Addr,
 }
 
+/// The variable of the egress sidecar with the proxy it goes through.
+pub const UPSTREAM_PROXY: &str = "BOTTLE_UPSTREAM_PROXY";
+
 /// The egress sidecar.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
@@ -370,6 +414,13 @@ pub struct Egress {
     /// More roots the sidecar trusts upstream, PEM; absolute path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream_ca: Option<PathBuf>,
+    /// The host variable that names the proxy all of it goes through; its value, which may hold a password, is in the
+    /// sidecar's environment alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream_proxy: Option<String>,
+    /// As in the policy document.
+    #[serde(default, skip_serializing_if = "AuditRules::is_usual")]
+    pub audit: AuditRules,
     /// As in the policy document.
     pub log: u8,
     /// Where the values of the credentials come from.
@@ -415,6 +466,8 @@ pub struct Slot {
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Supervise {
+    /// Its image, built by `bottle-run` from the static `bottle-services` beside it.
+    pub image: String,
     /// The port of its MCP server.
     pub port: u16,
     /// Seconds a request waits for an answer.

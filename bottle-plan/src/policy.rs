@@ -35,8 +35,54 @@ pub struct Policy {
     /// What becomes of a destination that no route serves.
     #[serde(default, skip_serializing_if = "Mode::is_enforce")]
     pub mode: Mode,
+    /// How much is kept of the record, and what happens when it cannot be written.
+    #[serde(default, skip_serializing_if = "AuditRules::is_usual")]
+    pub audit: AuditRules,
     /// The only destinations there are, unless `mode` says otherwise.
     pub routes: Vec<Route>,
+}
+
+/// How much is kept of the record of a bottle, and what happens when it cannot be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct AuditRules {
+    /// Bytes of all its files together; the oldest file goes, on record, when there would be more.
+    pub max_bytes: u64,
+    /// In so many files.
+    pub files: u32,
+    /// What happens to requests while the record cannot be written.
+    pub on_full: OnFull,
+}
+
+impl Default for AuditRules {
+    fn default() -> Self {
+        Self {
+            max_bytes: 256 << 20,
+            files: 4,
+            on_full: OnFull::Deny,
+        }
+    }
+}
+
+impl AuditRules {
+    /// Whether these are the usual ones, which are not written.
+    #[must_use]
+    pub fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What happens to requests while the record cannot be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum OnFull {
+    /// They are refused.
+    #[default]
+    Deny,
+    /// They go on as the rules say; what is not on record is counted, and the count is recorded.
+    Allow,
 }
 
 /// What becomes of a destination that no route serves.
@@ -237,7 +283,7 @@ pub struct Dlp {
     /// Detectors on the way out: `known_secrets`, `token_patterns`, `entropy`. `false` or an empty list: none but the bottle's own secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outbound_detectors: Option<Detectors>,
-    /// Detectors on the way in: `injection`.
+    /// Detectors on the way in: `injection`, and `token_patterns`, which is on where a route has a credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inbound_detectors: Option<Detectors>,
     /// What a match does.

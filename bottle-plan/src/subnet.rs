@@ -86,6 +86,26 @@ pub fn networks(project: &str, range: Ipv4Net) -> Networks {
     }
 }
 
+/// The upper half of a network: the only addresses the engine may choose by itself. Those of a bottle's containers are in
+/// the lower one, so that nobody else gets the address of one that is away for a moment.
+///
+/// # Errors
+/// When it is not a range that can be halved.
+pub fn not_ours(subnet: &str) -> Result<Ipv4Net> {
+    let halves = subnet.parse::<Ipv4Net>().ok();
+    let upper = halves.and_then(|net| net.subnets(net.prefix_len() + 1).ok()?.last());
+    upper
+        .ok_or_else(|| Failure::invalid(format!("`{subnet}` is not a range of a bottle's network")))
+}
+
+/// The route of the host that a range overlaps, if there is one.
+#[must_use]
+pub fn overlapping(subnet: &str, routes: &[Ipv4Net]) -> Option<Ipv4Net> {
+    let net: Ipv4Net = subnet.parse().ok()?;
+    let overlaps = |route: &&Ipv4Net| route.contains(&net) || net.contains(*route);
+    routes.iter().find(overlaps).copied()
+}
+
 /// Ranges the host already routes somewhere (VPN, LAN, other bridges), from the kernel's table. The default route is
 /// left out, and so is whatever cannot be read: then the engine refuses an overlap later.
 #[must_use]
@@ -150,6 +170,34 @@ mod tests {
             let net = choose(block, &format!("s{index}"), &[lan]).expect("free");
             assert!(!lan.contains(&net), "{net}");
         }
+    }
+
+    #[test]
+    fn what_the_engine_chooses_is_never_a_place_of_ours() {
+        let range: Ipv4Net = "10.213.4.32/27".parse().expect("valid");
+        let networks = networks("bottle-x", range);
+        for network in [&networks.internal, &networks.egress] {
+            let others = not_ours(&network.subnet).expect("valid");
+            assert!(!others.contains(&network.gateway));
+            let places = &networks.addresses;
+            for place in [
+                places.egress,
+                places.agent,
+                places.git_gate,
+                places.supervise,
+            ] {
+                assert!(!others.contains(&place), "{place} in {others}");
+            }
+        }
+        assert!(not_ours("x").is_err() && not_ours("10.0.0.1/32").is_err());
+    }
+
+    #[test]
+    fn a_route_over_a_range_is_found() {
+        let routes = ["10.213.0.0/20", "192.168.1.0/24"].map(|net| net.parse().expect("valid"));
+        assert_eq!(overlapping("10.213.4.32/28", &routes), Some(routes[0]));
+        assert_eq!(overlapping("192.168.0.0/16", &routes), Some(routes[1]));
+        assert_eq!(overlapping("10.214.0.0/28", &routes), None);
     }
 
     #[test]

@@ -53,6 +53,13 @@ pub const DENIALS_FILE: &str = "denials.jsonl";
 /// As [`DENIALS_FILE`].
 pub const OLD_DENIALS_FILE: &str = "denials-old.jsonl";
 
+/// Where git-gate does; the same lines.
+pub const PUSH_DENIALS_FILE: &str = "push-denials.jsonl";
+/// Where egress says which grants it applies.
+pub const APPLIED_FILE: &str = "applied.json";
+/// Where git-gate does.
+pub const PUSHES_APPLIED_FILE: &str = "pushes-applied.json";
+
 /// A request that egress refused and an operator could grant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,4 +78,19 @@ pub struct Denial {
     pub path: Option<String>,
     /// Why, as in the audit.
     pub reason: String,
+}
+
+/// A push that git-gate refused and an operator could grant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PushDenial {
+    /// The id the agent was told.
+    pub id: String,
+    /// The repository's name at the gate.
+    pub repo: String,
+    /// The full ref.
+    #[serde(rename = "ref")]
+    pub reference: String,
+    /// What it was to point at.
+    pub object: String,
 }

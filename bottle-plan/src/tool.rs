@@ -88,8 +88,9 @@ pub fn read_stdin(what: &str, hint: &str) -> Result<Vec<u8>> {
 /// Far above any plan; keeps `yes | bottle-render` from eating the memory.
 const MAX_DOCUMENT_BYTES: u64 = 16 << 20;
 
-/// What to do when there is no `bottle-sidecar`.
-pub const SIDECAR_HINT: &str = "build it with scripts/build, and keep it beside the other tools or name it with BOTTLE_SIDECAR";
+/// What to do when there is no `bottle-sidecar`, or no `bottle-services` beside it.
+pub const SIDECAR_HINT: &str = "build it with scripts/build, and keep bottle-sidecar and bottle-services beside the other tools, \
+     or beside the bottle-sidecar that BOTTLE_SIDECAR names";
 
 /// `$BOTTLE_SIDECAR`, or `bottle-sidecar` beside this program; whether it is there is for the caller to find out.
 ///
@@ -102,6 +103,14 @@ pub fn sidecar() -> Result<PathBuf> {
             .map(|program| program.with_file_name("bottle-sidecar"))
             .at("find", Path::new("this program")),
     }
+}
+
+/// `bottle-services` beside [`sidecar`]: what supervise and git-gate run.
+///
+/// # Errors
+/// As [`sidecar`].
+pub fn services() -> Result<PathBuf> {
+    sidecar().map(|path| path.with_file_name("bottle-services"))
 }
 
 /// What the parser of the command line answered instead of arguments: help or the version, or what is wrong with it.

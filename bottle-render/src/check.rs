@@ -11,9 +11,9 @@ use std::path::{Component, Path};
 
 use bottle_plan::failure::{Failure, Result};
 use bottle_plan::plan::{
-    EnvSource, Isolation, Networks, PLAN_SCHEMA, Plan, Resources, Workspace, WorkspaceMode,
+    EnvSource, Networks, PLAN_SCHEMA, Plan, Resources, Workspace, WorkspaceMode,
 };
-use bottle_plan::slug;
+use bottle_plan::{slug, strict};
 use ipnet::Ipv4Net;
 use serde_json::Value;
 
@@ -81,11 +81,7 @@ pub fn check(plan: &Plan) -> Result<()> {
             "is not `egress` in the bottle's state",
         ));
     }
-    if plan.isolation == Isolation::Strict {
-        // To render it as the other kind would be to promise more than is kept.
-        return Err(Failure::invalid("isolation `strict` is not rendered yet")
-            .hint("use isolation `network`"));
-    }
+    strict::check(plan.isolation, plan.runtime)?;
     check_agent(plan)?;
     check_image("sidecar.image", &plan.sidecar.image)?;
     check_user("sidecar.user", &plan.sidecar.user)?;
@@ -193,6 +189,9 @@ fn check_resources(resources: &Resources) -> Result<()> {
 }
 
 fn check_egress(plan: &Plan) -> Result<()> {
+    if let Some(name) = &plan.egress.upstream_proxy {
+        check_variable("egress.upstream_proxy", name)?;
+    }
     let mut slots = BTreeSet::new();
     for slot in &plan.egress.slots {
         let at = format!("egress.slots `{}`", slot.slot);

@@ -37,6 +37,12 @@ pub struct Options {
 /// When [`check()`] refuses it.
 pub fn compose(plan: &Plan, options: Options) -> Result<Compose> {
     check(plan)?;
+    if options.standalone && plan.is_strict() {
+        return Err(Failure::invalid(
+            "isolation `strict` cannot be rendered with --standalone: its forwarder and its sockets are made by bottle-run",
+        )
+        .hint("render it without --standalone, for bottle-run up"));
+    }
     let mut services = BTreeMap::from([
         ("agent", agent::service(plan)?),
         ("egress", egress::service(plan)?),
@@ -50,7 +56,7 @@ pub fn compose(plan: &Plan, options: Options) -> Result<Compose> {
     Ok(Compose {
         name: plan.project.as_str().into(),
         services,
-        networks: networks::networks(plan, options),
+        networks: networks::networks(plan, options)?,
         plan: Carried::new(plan)?,
     })
 }

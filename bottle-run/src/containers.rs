@@ -25,6 +25,9 @@ pub struct Container {
     /// In words, with the time and the health.
     #[serde(rename = "Status")]
     pub status: String,
+    /// The names of the networks it is on, with commas between them.
+    #[serde(rename = "Networks", default)]
+    pub networks: String,
     /// `a=b,c=d`.
     #[serde(rename = "Labels")]
     labels: String,

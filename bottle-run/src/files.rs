@@ -5,8 +5,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use bottle_plan::failure::{Failure, PathContext as _, Result};
+use bottle_plan::handle::Containers;
 use bottle_plan::plan::Plan;
 use bottle_plan::state::{private_dir, to_json, write_atomic};
+use bottle_plan::strict::SOCKETS;
 use nix::unistd::{Gid, Uid, chown, geteuid};
 
 use crate::ask;
@@ -14,14 +16,18 @@ use crate::ask;
 const SECCOMP: &str = include_str!("../assets/seccomp-agent.json");
 
 /// Files that only a bottle that is up needs; the CA's key among them.
-const WHILE_UP: [&str; 6] = [
+const WHILE_UP: [&str; 7] = [
     "egress",
     "git-gate/config",
     "seccomp.json",
     "override.json",
     "empty",
     crate::gvisor::RESOLVER,
+    SOCKETS,
 ];
+
+/// A folder that others may pass and not read. The state folder around it is 0700.
+const PASSABLE: u32 = 0o711;
 
 /// Writes everything the containers mount or the engine reads.
 ///
@@ -52,7 +58,34 @@ pub fn write(plan: &Plan, compose: &str) -> Result<()> {
         None => remove_file(&upstream_ca)?,
     }
     hand_to_sidecar(plan, &egress, &audit)?;
+    if plan.is_strict() {
+        make_sockets(plan)?;
+    }
     ask::files::write(plan)
+}
+
+/// A folder for each sidecar, which alone can make a socket in it; the agent gets them read-only. What is inside can be
+/// reached by its name and not be listed.
+fn make_sockets(plan: &Plan) -> Result<()> {
+    let (uid, gid) = user(&plan.sidecar.user)?;
+    let sockets = plan.state.join(SOCKETS);
+    private_dir(&sockets)?;
+    fs::set_permissions(&sockets, Permissions::from_mode(PASSABLE))
+        .at("set the mode of", &sockets)?;
+    for (role, _) in Containers::of(plan).sidecars() {
+        let folder = sockets.join(role);
+        // What a start that was killed has left.
+        if fs::symlink_metadata(&folder).is_ok() {
+            fs::remove_dir_all(&folder).at("remove", &folder)?;
+        }
+        private_dir(&folder)?;
+        fs::set_permissions(&folder, Permissions::from_mode(PASSABLE))
+            .at("set the mode of", &folder)?;
+        if geteuid().is_root() {
+            give(&folder, uid, gid)?;
+        }
+    }
+    Ok(())
 }
 
 /// The sidecar runs as a user of its own when we are root: what is mounted into it must be that user's.
@@ -66,8 +99,8 @@ fn hand_to_sidecar(plan: &Plan, egress: &Path, audit: &Path) -> Result<()> {
         for entry in fs::read_dir(audit).at("read", audit)? {
             give(&entry.at("read", audit)?.path(), uid, gid)?;
         }
-        // Passable, not readable: the state folder around it is 0700.
-        fs::set_permissions(egress, Permissions::from_mode(0o711)).at("set the mode of", egress)?;
+        fs::set_permissions(egress, Permissions::from_mode(PASSABLE))
+            .at("set the mode of", egress)?;
     }
     Ok(())
 }

@@ -6,7 +6,9 @@ use std::fs;
 use std::path::Path;
 
 use bottle_plan::failure::{Failure, PathContext as _, Result};
-use bottle_plan::git::{GATE_SCHEMA, Gate, GateRepo, TokenSlot, secret_slot, token_slot};
+use bottle_plan::git::{
+    GATE_SCHEMA, Gate, GateRepo, SIGNING_KEY, TokenSlot, secret_slot, token_slot,
+};
 use bottle_plan::plan::{EnvSource, GitGate, Plan, Repo, RepoKey};
 use bottle_plan::state::{StateHome, private_dir, to_json, write_atomic};
 use nix::unistd::geteuid;
@@ -47,6 +49,7 @@ pub fn write(plan: &Plan, home: &StateHome) -> Result<()> {
         &folder,
         &folder.join("mirrors"),
         &folder.join("audit"),
+        &folder.join("reviews"),
         &config,
         &keys,
     ] {
@@ -61,6 +64,12 @@ pub fn write(plan: &Plan, home: &StateHome) -> Result<()> {
     }
     for repo in &gate.repos {
         write_key(repo, &keys)?;
+    }
+    if gate.repos.iter().any(|repo| repo.sign.is_some()) {
+        let key = folder.join(SIGNING_KEY);
+        keys::signing(&key, &plan.slug)?;
+        let private = fs::read(&key).at("read", &key)?;
+        write_atomic(&config.join(SIGNING_KEY), &private, 0o600)?;
     }
     // Last: it is the one step that reaches out of this machine.
     keys::mint(home, plan, &keys)?;
@@ -153,13 +162,15 @@ fn document(plan: &Plan, gate: &GitGate) -> Gate {
         },
         refs: repo.refs.clone(),
         push: repo.push.clone(),
+        sign: repo.sign,
     });
     Gate {
         schema: GATE_SCHEMA.to_owned(),
         bottle: plan.slug.clone(),
         plan_digest: plan.digest.clone(),
-        listen: plan.networks.addresses.git_gate.into(),
+        listen: plan.seen_by_agent().git_gate.into(),
         log: plan.egress.log,
+        asking: plan.supervise.as_ref().map(|supervise| supervise.timeout),
         secrets: slots.chain((0..given).map(secret_slot)).collect(),
         repos: repos.collect(),
     }
@@ -178,7 +189,7 @@ fn hand_to_gate(plan: &Plan, folder: &Path) -> Result<()> {
         return Ok(());
     }
     let (uid, gid) = user(&plan.sidecar.user)?;
-    for name in ["config", "mirrors", "audit"] {
+    for name in ["config", "mirrors", "audit", "reviews"] {
         give_all(&folder.join(name), uid, gid, 2)?;
     }
     Ok(())
@@ -313,7 +324,9 @@ mod tests {
                 max_bytes: 1,
                 protected_paths: Vec::new(),
                 review: false,
+                hold: None,
             },
+            sign: None,
         };
         for (url, key, expected) in [
             (

@@ -4,11 +4,9 @@
 //! 127.0.0.11. So the agent asks the egress sidecar itself, which is whom that resolver would have asked, and finds the
 //! sidecars' names in its hosts file.
 
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use bottle_plan::failure::Result;
-use bottle_plan::handle::Containers;
 use bottle_plan::plan::Plan;
 use bottle_plan::state;
 use serde_json::{Map, Value, json};
@@ -24,7 +22,7 @@ const RESOLVER_PLACE: &str = "/etc/resolv.conf";
 ///
 /// # Errors
 /// When that file cannot be written.
-pub fn agent(plan: &Plan, names: &Containers) -> Result<Map<String, Value>> {
+pub fn agent(plan: &Plan) -> Result<Map<String, Value>> {
     let path = file(plan);
     let text = format!(
         "nameserver {}\noptions ndots:0 timeout:1 attempts:1\n",
@@ -37,27 +35,9 @@ pub fn agent(plan: &Plan, names: &Containers) -> Result<Map<String, Value>> {
         "read_only": true, "bind": {"create_host_path": false},
     });
     Ok(Map::from_iter([
-        ("extra_hosts".to_owned(), json!(hosts(plan, names))),
+        ("extra_hosts".to_owned(), json!(plan.sidecar_hosts())),
         ("volumes".to_owned(), json!([volume])),
     ]))
-}
-
-/// `NAME:ADDRESS` of each sidecar: all that an agent's hosts file may be given.
-#[must_use]
-pub fn hosts(plan: &Plan, names: &Containers) -> Vec<String> {
-    let addresses = &plan.networks.addresses;
-    let address = |role: &str| -> Option<Ipv4Addr> {
-        match role {
-            "egress" => Some(addresses.egress),
-            "git-gate" => Some(addresses.git_gate),
-            "supervise" => Some(addresses.supervise),
-            _ => None,
-        }
-    };
-    names
-        .sidecars()
-        .filter_map(|(role, _)| Some(format!("{role}:{}", address(role)?)))
-        .collect()
 }
 
 /// Whether a mount is that of the resolver's file, which the agent cannot write to.

@@ -38,7 +38,8 @@ const TAG_DIGITS: usize = 12;
 /// Images of other builds that stay in the engine: two installations side by side need not build in turn.
 const KEPT_BUILDS: usize = 4;
 
-/// The static binary that runs in the sidecars and, as a helper, in the agent's container.
+/// A static binary: `bottle-sidecar`, which runs in egress and, as a helper, in the agent's container, or
+/// `bottle-services`, which runs in supervise and git-gate.
 #[derive(Clone, Debug)]
 pub struct SidecarBinary {
     path: PathBuf,
@@ -51,8 +52,20 @@ impl SidecarBinary {
     /// # Errors
     /// When it is not there, or is not statically linked: the image has no libraries.
     pub fn find() -> Result<Self> {
+        Self::at(tool::sidecar()?)
+    }
+
+    /// `bottle-services` beside it, for a bottle in which something needs it.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub fn find_services(plan: &Plan) -> Result<Option<Self>> {
+        let is_needed = plan.supervise.is_some() || plan.git_gate.is_some();
+        is_needed.then(|| Self::at(tool::services()?)).transpose()
+    }
+
+    fn at(path: PathBuf) -> Result<Self> {
         let hint = tool::SIDECAR_HINT;
-        let path = tool::sidecar()?;
         let bytes = fs::read(&path)
             .at("read the sidecar", &path)
             .map_err(|failure| failure.hint(hint))?;
@@ -113,8 +126,8 @@ fn is_static(elf: &[u8]) -> bool {
     })
 }
 
-/// Makes sure that the images of the plan are in the engine, and says which one the sidecars are to use. An agent that
-/// goes on from a snapshot needs none of its own.
+/// Makes sure that the images of egress and the agent are in the engine, and says which one egress is to use. An agent
+/// that goes on from a snapshot needs none of its own.
 ///
 /// # Errors
 /// When one cannot be built or found.
@@ -126,7 +139,7 @@ pub fn ensure(
     progress: bool,
 ) -> Result<String> {
     let (sidecar, agent) = at_once(
-        || ensure_sidecar(engine, plan, binary),
+        || ensure_static(engine, &plan.sidecar.image, binary),
         || inspect(engine, &plan.agent.image.reference, "{{.Id}}"),
     )?;
     let exact = sidecar?;
@@ -148,16 +161,16 @@ pub fn ensure(
     Ok(exact)
 }
 
-/// The same for the sidecars' image alone.
+/// The same for one image that holds a static binary and nothing else.
 ///
 /// # Errors
 /// When it cannot be built.
-pub fn ensure_sidecar(engine: &Engine, plan: &Plan, binary: &SidecarBinary) -> Result<String> {
+pub fn ensure_static(engine: &Engine, image: &str, binary: &SidecarBinary) -> Result<String> {
     let label = format!("{{{{index .Config.Labels \"{SIDECAR_LABEL}\"}}}}");
-    let repository = repository(&plan.sidecar.image);
+    let repository = repository(image);
     let exact = binary.image(repository);
     if inspect(engine, &exact, &label)?.as_deref() != Some(binary.sha256.as_str()) {
-        build_sidecar(engine, &[&exact, &plan.sidecar.image], binary)?;
+        build_sidecar(engine, &[&exact, image], binary)?;
         forget_old_builds(engine, repository, &exact)?;
     }
     Ok(exact)
@@ -194,6 +207,7 @@ fn build_context(files: &[(&str, &str)], binary: &SidecarBinary) -> Result<Vec<u
     for (name, text) in files {
         append(&mut context, name, 0o644, text.as_bytes())?;
     }
+    // By this name in every image: the health check and git's hook call it.
     append(&mut context, "bottle-sidecar", 0o755, &binary.read()?)?;
     context
         .into_inner()

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bottle_plan::failure::{Failure, Result};
-use bottle_plan::handle::Containers;
 use bottle_plan::plan::{Plan, WorkspaceMode};
+use bottle_plan::strict::{IN_THE_AGENT, SOCKETS};
 use serde::Deserialize;
 
 use crate::engine::Engine;
@@ -153,12 +153,10 @@ fn excess(plan: &Plan, found: &Inspected) -> Option<String> {
             host.port_bindings.as_ref().map_or(0, BTreeMap::len),
         ),
     ];
-    if host
-        .extra_hosts
-        .iter()
-        .flatten()
-        .ne(granted_hosts(plan, host).iter())
-    {
+    // Compose keeps them in no order.
+    let mut hosts: Vec<&String> = host.extra_hosts.iter().flatten().collect();
+    hosts.sort();
+    if hosts.into_iter().ne(granted_hosts(plan, host).iter()) {
         return Some("extra hosts".to_owned());
     }
     if let Some((what, _)) = lists.iter().find(|(_, count)| *count > 0) {
@@ -186,31 +184,35 @@ fn excess(plan: &Plan, found: &Inspected) -> Option<String> {
         ));
     }
     let networks: Vec<&String> = found.network_settings.networks.keys().collect();
-    if networks != [&plan.networks.internal.name] {
+    let planned = match plan.is_strict() {
+        true => "none",
+        false => plan.networks.internal.name.as_str(),
+    };
+    if networks != [planned] {
         return Some(format!("the networks {networks:?}"));
     }
     if host
         .dns
         .iter()
         .flatten()
-        .ne([&plan.networks.addresses.egress.to_string()])
+        .ne([&plan.seen_by_agent().egress.to_string()])
     {
         return Some("a name server other than its sidecar".to_owned());
     }
     None
 }
 
-/// Under gVisor the sidecars' names; nothing otherwise.
+/// The sidecars' names, where there is nobody to ask for them: under gVisor, and without a network.
 fn granted_hosts(plan: &Plan, host: &HostConfig) -> Vec<String> {
-    if host.runtime == gvisor::RUNTIME {
-        gvisor::hosts(plan, &Containers::of(plan))
+    if host.runtime == gvisor::RUNTIME || plan.is_strict() {
+        plan.sidecar_hosts()
     } else {
         Vec::new()
     }
 }
 
-/// A mount the plan grants: a tmpfs, the workspace where it is to be mounted, or what gVisor needs. Nothing else of the
-/// host.
+/// A mount the plan grants: a tmpfs, the workspace where it is to be mounted, the sidecars' sockets where there is no
+/// network, or what gVisor needs. Nothing else of the host.
 fn is_granted(plan: &Plan, host: &HostConfig, mount: &Mount) -> bool {
     let workspace = &plan.workspace;
     let is_workspace = || {
@@ -222,5 +224,12 @@ fn is_granted(plan: &Plan, host: &HostConfig, mount: &Mount) -> bool {
         host.runtime == gvisor::RUNTIME
             && gvisor::is_resolver(plan, &mount.source, &mount.destination, mount.writable)
     };
-    mount.kind == "tmpfs" || mount.kind == "bind" && (is_workspace() || is_resolver())
+    let is_sockets = || {
+        plan.is_strict()
+            && !mount.writable
+            && Path::new(&mount.source) == plan.state.join(SOCKETS)
+            && mount.destination == IN_THE_AGENT
+    };
+    mount.kind == "tmpfs"
+        || mount.kind == "bind" && (is_workspace() || is_sockets() || is_resolver())
 }

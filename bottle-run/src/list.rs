@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use bottle_plan::failure::Result;
+use bottle_plan::plan::Plan;
 use bottle_plan::policy::Mode;
 use bottle_plan::state::Metadata;
 use serde::Serialize;
@@ -41,6 +42,9 @@ pub struct Entry {
     pub started_at: Option<String>,
     /// When it was last stopped.
     pub stopped_at: Option<String>,
+    /// Networks its agent is on that its plan does not have: somebody attached it while it ran.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub foreign_networks: Vec<String>,
     /// Role → what the engine says of the container.
     pub containers: BTreeMap<String, String>,
     /// What runs in it on terminals of its own; in the document only, as every bottle has to be asked.
@@ -61,6 +65,8 @@ pub enum Status {
     Running,
     /// The agent runs, and a sidecar does not, is being brought back, or does not answer: it is cut off.
     Degraded,
+    /// The agent is on a network its plan does not have: it may have another way out than egress.
+    Exposed,
     /// There are containers, and the agent does not run: an interrupted start, or it ended.
     Broken,
     /// It was stopped.
@@ -80,16 +86,25 @@ pub fn list(engine: &Engine, home: &Home) -> Result<List> {
         .into_iter()
         .map(|metadata| {
             let found = containers.remove(&metadata.slug).unwrap_or_default();
-            let mode = home.plan(&metadata.slug).map(|plan| plan.egress.mode);
+            let plan = home.plan(&metadata.slug).ok();
+            let entry = entry(Some(&metadata), &metadata.slug, &found);
+            let foreign = plan.as_ref().map(|plan| foreign_networks(plan, &found));
+            let foreign = foreign.unwrap_or_default();
             Entry {
-                mode: mode.unwrap_or_default(),
+                status: if foreign.is_empty() {
+                    entry.status
+                } else {
+                    Status::Exposed
+                },
+                foreign_networks: foreign,
+                mode: plan.map(|plan| plan.egress.mode).unwrap_or_default(),
                 waiting: ask::waiting(&home.state, &metadata.slug),
                 grants: home
                     .state
                     .folder(&metadata.slug)
                     .map(|folder| ask::grants_of(&folder, false))
                     .unwrap_or_default(),
-                ..entry(Some(&metadata), &metadata.slug, &found)
+                ..entry
             }
         })
         .collect();
@@ -103,6 +118,17 @@ pub fn list(engine: &Engine, home: &Home) -> Result<List> {
         schema: LIST_SCHEMA,
         bottles,
     })
+}
+
+/// The networks of the agent's container beside the one that leads nowhere.
+fn foreign_networks(plan: &Plan, found: &[Container]) -> Vec<String> {
+    let own = plan.networks.internal.name.as_str();
+    let agents = found.iter().filter(|container| container.role() == "agent");
+    agents
+        .flat_map(|container| container.networks.split(','))
+        .filter(|name| !name.is_empty() && *name != own && *name != "none")
+        .map(str::to_owned)
+        .collect()
 }
 
 fn entry(metadata: Option<&Metadata>, slug: &str, found: &[Container]) -> Entry {
@@ -128,6 +154,7 @@ fn entry(metadata: Option<&Metadata>, slug: &str, found: &[Container]) -> Entry 
         name: metadata.map(|m| m.name.clone()).unwrap_or_default(),
         status,
         mode: Mode::default(),
+        foreign_networks: Vec::new(),
         started_at: metadata.and_then(|m| m.started_at.clone()),
         stopped_at: metadata.and_then(|m| m.stopped_at.clone()),
         containers: found
@@ -185,6 +212,15 @@ pub fn table(list: &List) -> String {
                 Mode::Observe => "  (open: egress.mode is observe)",
             }
         );
+        if !bottle.foreign_networks.is_empty() {
+            let _ = writeln!(
+                text,
+                "{:width$}  EXPOSED: its agent is on {}, which its plan does not have (bottle-run down {})",
+                "",
+                bottle.foreign_networks.join(", "),
+                bottle.slug
+            );
+        }
         if bottle.waiting > 0 {
             let _ = writeln!(
                 text,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bottle_plan::failure::{Failure, Result};
 use bottle_plan::plan::{Network, Plan};
+use bottle_plan::subnet;
 use serde::Deserialize;
 
 use crate::engine::{Engine, at_once};
@@ -17,14 +18,38 @@ const INTERNAL_OPTIONS: [(&str, &str); 3] = [
     ("com.docker.network.bridge.gateway_mode_ipv6", "isolated"),
 ];
 
-/// Makes both networks and checks that the engine made what was asked for.
+/// The bottle's networks; an agent without a network has no internal one.
+fn of_bottle(plan: &Plan) -> impl Iterator<Item = &Network> {
+    let internal = Some(&plan.networks.internal).filter(|_| !plan.is_strict());
+    internal.into_iter().chain([&plan.networks.egress])
+}
+
+/// Their names in the engine.
+pub fn names(plan: &Plan) -> impl Iterator<Item = &str> {
+    of_bottle(plan).map(|network| network.name.as_str())
+}
+
+/// Makes the networks and checks that the engine made what was asked for.
 ///
 /// # Errors
 /// When one cannot be made, or is not as it must be. What was made is left for [`remove`].
 pub fn create(engine: &Engine, plan: &Plan) -> Result<()> {
     let networks = &plan.networks;
+    let routes = subnet::host_routes();
+    for network in [&networks.internal, &networks.egress] {
+        if let Some(route) = subnet::overlapping(&network.subnet, &routes) {
+            return Err(Failure::conflict(format!(
+                "{} of the network {} is part of {route}, which this host routes elsewhere by now",
+                network.subnet, network.name
+            ))
+            .hint("plan it anew under another slug, or give another block with --subnets; or end what made the route, such as a VPN"));
+        }
+    }
     let (internal, egress) = at_once(
-        || create_one(engine, plan, &networks.internal, true),
+        || match plan.is_strict() {
+            true => Ok(()),
+            false => create_one(engine, plan, &networks.internal, true),
+        },
         || create_one(engine, plan, &networks.egress, false),
     )?;
     internal.and(egress)?;
@@ -36,6 +61,7 @@ fn create_one(engine: &Engine, plan: &Plan, network: &Network, internal: bool) -
     args.push("--driver=bridge".to_owned());
     args.push(format!("--subnet={}", network.subnet));
     args.push(format!("--gateway={}", network.gateway));
+    args.push(format!("--ip-range={}", subnet::not_ours(&network.subnet)?));
     for (name, value) in &plan.labels {
         args.push(format!("--label={name}={value}"));
     }
@@ -100,20 +126,19 @@ struct Attached {
     name: String,
 }
 
-/// Checks both networks against the plan: an engine, a plugin or a person may have made something else of them.
+/// Checks the networks against the plan: an engine, a plugin or a person may have made something else of them.
 ///
 /// # Errors
 /// Refused, when one differs.
 pub fn verify(engine: &Engine, plan: &Plan) -> Result<()> {
-    let networks = [&plan.networks.internal, &plan.networks.egress];
     let output = engine
         .call(["network", "inspect", "--"])
-        .args(networks.iter().map(|n| &n.name))
+        .args(names(plan))
         .run()?;
     let found: Vec<Inspected> = serde_json::from_slice(&output.stdout).map_err(|error| {
         Failure::failed("cannot read what the engine says of the networks").because(error)
     })?;
-    for network in networks {
+    for network in of_bottle(plan) {
         let seen = found
             .iter()
             .find(|seen| seen.name == network.name)

@@ -13,13 +13,12 @@ use bottle_plan::failure::{Failure, Result};
 use bottle_plan::plan::{AgentFile, Plan, Skill, Step, WorkspaceMode};
 use bottle_plan::policy::Tls;
 
+pub use bottle_plan::plan::HELPER;
+
 use crate::engine::{Engine, at_once};
 use crate::images::SidecarBinary;
 use crate::{files, git_gate, resume, work};
 use archive::{LeftOut, ROOT, broken, directory, file, some_of, tree};
-
-/// The helper inside the agent's container: the isolation probe, and the way in for secrets.
-pub const HELPER: &str = "/usr/local/lib/bottle/bottle-sidecar";
 
 /// Where Debian and most others keep all roots in one file.
 const SYSTEM_BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
@@ -61,15 +60,19 @@ pub fn fill(
     binary: &SidecarBinary,
     resumed: bool,
 ) -> Result<Filled> {
-    let (bundle, (passwd, java)) = at_once(
-        || read_from(engine, container, SYSTEM_BUNDLE),
-        || {
-            let passwd = || read_from(engine, container, "etc/passwd");
-            let java = || read_from(engine, container, JAVA_STORE);
-            at_once(passwd, java).unwrap_or_else(|failure| (Err(failure), Ok(None)))
-        },
+    // One after the other they would be most of the time this takes.
+    let read = |path: &str| read_from(engine, container, path);
+    let two = |one: &str, other: &str| {
+        let found = at_once(|| read(one), || read(other));
+        found.unwrap_or_else(|failure| (Err(failure), Ok(None)))
+    };
+    let program = absolute_program(plan);
+    let ((bundle, program_file), (passwd, java)) = at_once(
+        || two(SYSTEM_BUNDLE, program.unwrap_or(SYSTEM_BUNDLE)),
+        || two("etc/passwd", JAVA_STORE),
     )?;
     let java = java?.is_some();
+    let has_program = program.is_none() || program_file?.is_some();
     let old_ca = if resumed {
         read_from(engine, container, EGRESS_CA)?.and_then(|pem| String::from_utf8(pem).ok())
     } else {
@@ -92,6 +95,11 @@ pub fn fill(
         listed: if resumed { None } else { listed(engine, plan)? },
     };
     let mut missing = contents.missing();
+    if let Some(program) = program.filter(|_| !has_program) {
+        missing.push(format!(
+            "the image has no /{program}, which `attach` would start: give the manifest a `command` that is there"
+        ));
+    }
     let (failed, why) = std::sync::mpsc::channel();
     let (told, left_out) = std::sync::mpsc::channel();
     let copied = engine
@@ -120,6 +128,14 @@ pub fn fill(
         notes: missing,
         java,
     })
+}
+
+/// The agent's program, when its place is known without looking for it.
+fn absolute_program(plan: &Plan) -> Option<&str> {
+    let program = plan.agent.command.first()?;
+    program
+        .starts_with('/')
+        .then(|| program.trim_start_matches('/'))
 }
 
 /// What came of the filling.

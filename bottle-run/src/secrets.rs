@@ -4,7 +4,7 @@ use std::fmt;
 
 use bottle_plan::failure::{Failure, Result};
 use bottle_plan::git::{secret_slot, token_slot};
-use bottle_plan::plan::{EnvSource, Plan, RepoKey};
+use bottle_plan::plan::{EnvSource, Plan, RepoKey, UPSTREAM_PROXY};
 use zeroize::Zeroizing;
 
 use crate::interrupt;
@@ -56,6 +56,11 @@ pub fn collect(plan: &Plan, planted: &[(String, String)], may_ask: bool) -> Resu
         };
         check_header_value(&slot.host, value.expose())?;
         secrets.slots.push((slot.slot.clone(), value));
+    }
+    if let Some(name) = &plan.egress.upstream_proxy {
+        let value = from_host(name)?;
+        check_proxy(name, value.expose())?;
+        secrets.slots.push((UPSTREAM_PROXY.to_owned(), value));
     }
     for variable in &plan.agent.env {
         let value = match &variable.from {
@@ -115,6 +120,22 @@ fn check_header_value(name: &str, value: &str) -> Result<()> {
         "the value of {name} has characters that no header can carry"
     ))
     .hint("a credential is visible ASCII: look for a line break or a quote that was copied along"))
+}
+
+/// What the sidecar can use. The value is not shown: it may hold a password.
+fn check_proxy(name: &str, value: &str) -> Result<()> {
+    let rest = value.strip_prefix("http://");
+    let place = rest.map(|rest| rest.rsplit_once('@').map_or(rest, |(_, place)| place));
+    let port = place.and_then(|place| place.trim_end_matches('/').rsplit_once(':'));
+    match port {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => {
+            check_header_value(name, value)
+        }
+        _ => Err(Failure::invalid(format!(
+            "the value of {name} is not a proxy that egress.upstream_proxy can use"
+        ))
+        .hint("http://host:port or http://user:password@host:port; a proxy that is itself spoken to by TLS is not supported")),
+    }
 }
 
 fn ask(name: &str, message: &str) -> Result<Secret> {

@@ -11,7 +11,7 @@ use bottle_plan::plan::{Plan, Runtime};
 use bottle_plan::policy::Mode;
 use bottle_plan::resolve::OBSERVE_WARNING;
 use bottle_plan::state::{self, METADATA_SCHEMA, Metadata, StateHome};
-use bottle_plan::tool;
+use bottle_plan::{strict, tool};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -171,13 +171,24 @@ fn get_ready(engine: &Engine, request: &Request, say: &dyn Fn(&str)) -> Result<R
     let binary = SidecarBinary::find()?;
     let resumed = resume::image(engine, plan, say)?;
     let image = images::ensure(engine, plan, &binary, resumed.as_deref(), request.progress)?;
-    let gate_image = git_gate::image(engine, plan, &binary, request.progress)?;
+    let services = SidecarBinary::find_services(plan)?;
+    let gate_image = match &services {
+        Some(services) => git_gate::image(engine, plan, services, request.progress)?,
+        None => None,
+    };
+    let supervise_image = match (&plan.supervise, &services) {
+        (Some(supervise), Some(services)) => {
+            Some(images::ensure_static(engine, &supervise.image, services)?)
+        }
+        _ => None,
+    };
     interrupt::check()?;
     Ok(Ready {
         secrets,
         binary,
         image,
         gate_image,
+        supervise_image,
         resumed,
     })
 }
@@ -186,10 +197,12 @@ fn get_ready(engine: &Engine, request: &Request, say: &dyn Fn(&str)) -> Result<R
 struct Ready {
     secrets: Secrets,
     binary: SidecarBinary,
-    /// The image the sidecars run.
+    /// The image egress runs.
     image: String,
     /// The one git-gate runs, in a bottle that has one.
     gate_image: Option<String>,
+    /// The one supervise runs, in a bottle that has one.
+    supervise_image: Option<String>,
     /// The snapshot the agent goes on from.
     resumed: Option<String>,
 }
@@ -211,7 +224,10 @@ fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) 
         work::note(engine, plan)?;
     }
     git_gate::write(plan, &state_home(plan)?)?;
-    let (created, chosen) = at_once(|| networks::create(engine, plan), || runtime(engine, plan))?;
+    let (created, chosen) = at_once(
+        || networks::create(engine, plan),
+        || runtime(engine, plan, say),
+    )?;
     created?;
     interrupt::check()?;
     let chosen = chosen?;
@@ -236,6 +252,9 @@ fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) 
         .run()
         .map_err(|failure| failure.while_doing("starting the agent's container"))?;
     networks::verify(engine, plan)?;
+    if plan.is_strict() {
+        wait_for_forwarder(engine, &names.agent)?;
+    }
     canary::run(engine, plan, &names.agent)?;
     provision::settle(engine, plan, &names.agent, &filled, say)?;
     hand_over_secrets(engine, plan, &names.agent, secrets)?;
@@ -264,6 +283,7 @@ fn check_supported(plan: &Plan, say: &dyn Fn(&str)) -> Result<()> {
         )
         .hint("take it out of the manifest"));
     }
+    strict::check(plan.isolation, plan.runtime)?;
     if plan.agent.resources.disk.is_some() {
         say("warning: resources.disk is not enforced in this version");
     }
@@ -318,7 +338,7 @@ pub fn compose(engine: &Engine, plan: &Plan) -> crate::engine::Call {
 }
 
 /// With `runtime: auto` gVisor is used where the engine has it, which only the engine can say.
-fn runtime(engine: &Engine, plan: &Plan) -> Result<Option<&'static str>> {
+fn runtime(engine: &Engine, plan: &Plan, say: &dyn Fn(&str)) -> Result<Option<&'static str>> {
     let runtimes = match plan.runtime {
         Runtime::Runc => return Ok(None),
         _ => engine
@@ -331,7 +351,13 @@ fn runtime(engine: &Engine, plan: &Plan) -> Result<Option<&'static str>> {
     };
     let has = |name: &str| runtimes.split(' ').any(|known| known == name);
     let wanted = match plan.runtime {
-        Runtime::Auto if has("runsc") => "runsc",
+        Runtime::Auto if has(gvisor::RUNTIME) && plan.is_strict() => {
+            say(
+                "runtime: runc: gVisor, which the engine has, has no way to the sockets of isolation strict",
+            );
+            return Ok(None);
+        }
+        Runtime::Auto if has(gvisor::RUNTIME) => gvisor::RUNTIME,
         Runtime::Auto | Runtime::Runc => return Ok(None),
         Runtime::Runsc => "runsc",
         Runtime::Kata => "kata",
@@ -355,10 +381,12 @@ fn write_override(
     ready: &Ready,
     runtime: Option<&str>,
 ) -> Result<()> {
-    let image = |role| match (&ready.gate_image, role) {
-        (Some(image), "git-gate") => image,
-        _ => &ready.image,
+    let image = |role| match role {
+        "git-gate" => ready.gate_image.as_ref(),
+        "supervise" => ready.supervise_image.as_ref(),
+        _ => None,
     };
+    let image = |role| image(role).unwrap_or(&ready.image);
     let mut services: serde_json::Value = names
         .sidecars()
         .map(|(role, _)| (role, serde_json::json!({"image": image(role)})))
@@ -367,7 +395,7 @@ fn write_override(
     if let Some(runtime) = runtime {
         agent.insert("runtime".to_owned(), runtime.into());
         if runtime == gvisor::RUNTIME {
-            agent.extend(gvisor::agent(plan, names)?);
+            agent.extend(gvisor::agent(plan)?);
         }
     }
     if let Some(image) = &ready.resumed {
@@ -393,21 +421,27 @@ fn start_sidecars(engine: &Engine, names: &Containers) -> Result<()> {
 }
 
 fn wait_for_sidecar(engine: &Engine, role: &str, container: &str) -> Result<()> {
-    let wait = SIDECAR_READY_SECONDS.to_string();
+    let what = format!("the {role} sidecar");
+    wait_until_ready(engine, &what, container, &["/bottle-sidecar", "health"])
+}
+
+/// What listens in the agent's container in place of the sidecars.
+fn wait_for_forwarder(engine: &Engine, container: &str) -> Result<()> {
+    let socket = format!("--status-socket={}", strict::FORWARDER_STATUS);
+    let health = [provision::HELPER, "health", &socket];
+    wait_until_ready(engine, "the forwarder", container, &health)
+}
+
+fn wait_until_ready(engine: &Engine, what: &str, container: &str, health: &[&str]) -> Result<()> {
     let ready = engine
-        .call([
-            "exec",
-            container,
-            "/bottle-sidecar",
-            "health",
-            "--wait",
-            &wait,
-        ])
+        .call(["exec", container])
+        .args(health.iter().copied())
+        .arg(format!("--wait={SIDECAR_READY_SECONDS}"))
         .run();
     ready.map(drop).map_err(|failure| {
         let said = engine.call(["logs", "--tail=5", "--", container]).output();
         let said = said.map_or_else(|_| String::new(), |output| output.stderr);
-        let failure = failure.while_doing(format!("waiting for the {role} sidecar"));
+        let failure = failure.while_doing(format!("waiting for {what}"));
         if said.is_empty() {
             failure
         } else {

@@ -4,13 +4,17 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use bottle_plan::plan::{Forge, GitGate, Plan, PushRules, Repo, RepoKey};
 use bottle_plan::state::StateHome;
 use bottle_run::keys;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// Every test has the token in a variable that exists in each environment, and is no secret.
@@ -28,7 +32,13 @@ enum Fault {
     SilentCreate,
     /// 422: the key is in use.
     Collision,
+    /// What is asked is done, and no answer comes, for longer than anybody waits.
+    Hang,
+    /// The key is made, and whoever asked for it is killed before the answer.
+    Kill(u32),
 }
+
+const FORGES: [&str; 3] = ["gitea", "github", "gitlab"];
 
 #[derive(Default)]
 struct State {
@@ -148,7 +158,16 @@ fn answer(
             // Forges keep a comment of their own behind the data.
             key["key"] = format!("{} someone", body["key"].as_str().unwrap_or_default()).into();
             state.keys.push(key.clone());
-            (state.fault != Fault::SilentCreate).then_some((201, key))
+            match state.fault {
+                Fault::SilentCreate => None,
+                Fault::Hang => hang(state),
+                Fault::Kill(process) => {
+                    let process = Pid::from_raw(i32::try_from(process).expect("a number"));
+                    kill(process, Signal::SIGKILL).expect("it was alive");
+                    None
+                }
+                _ => Some((201, key)),
+            }
         }
         "GET" => {
             let page: usize = url
@@ -169,12 +188,23 @@ fn answer(
             let id: u64 = path.rsplit('/').next()?.parse().ok()?;
             let before = state.keys.len();
             state.keys.retain(|key| key["id"] != id);
+            if state.fault == Fault::Hang {
+                return hang(state);
+            }
             Some((
                 if state.keys.len() < before { 204 } else { 404 },
                 Value::Null,
             ))
         }
         _ => Some((405, Value::Null)),
+    }
+}
+
+/// The connection stays open, and others are answered meanwhile.
+fn hang(state: MutexGuard<'_, State>) -> Option<(u16, Value)> {
+    drop(state);
+    loop {
+        thread::park();
     }
 }
 
@@ -205,7 +235,9 @@ fn plan(state: &Path, kind: &str, api: &str, refs: &[&str]) -> Plan {
                 max_bytes: 1,
                 protected_paths: Vec::new(),
                 review: false,
+                hold: None,
             },
+            sign: None,
         }],
     });
     plan
@@ -389,6 +421,112 @@ fn a_second_start_first_takes_back_what_the_first_one_left() {
         "{}",
         failure.chain()
     );
+}
+
+#[test]
+fn a_forge_that_breaks_leaves_no_key() {
+    for kind in FORGES {
+        let (stand, place) = (Stand::start(), place());
+        let plan = plan(place.home.path(), kind, &stand.url, &["refs/heads/agent/*"]);
+        stand.set(Fault::Broken);
+        let failure = keys::mint(&place.home, &plan, &place.keys).expect_err("500");
+        assert!(
+            failure.chain().contains("(status 500): try later"),
+            "{kind}: {}",
+            failure.chain()
+        );
+        // Whether it has made one all the same is not known: it stays written down until the forge can be asked.
+        keys::revoke(&place.home, &plan.slug).expect_err("still broken");
+        assert_eq!(keys::all(&place.home, None).expect("reads").len(), 1);
+        stand.set(Fault::None);
+        keys::revoke(&place.home, &plan.slug).expect("revokes");
+        assert_eq!(
+            (
+                stand.keys().len(),
+                keys::all(&place.home, None).expect("reads").len()
+            ),
+            (0, 0),
+            "{kind}"
+        );
+        // The same at the end of the bottle.
+        keys::mint(&place.home, &plan, &place.keys).expect("mints");
+        stand.set(Fault::Broken);
+        let failure = keys::revoke(&place.home, &plan.slug).expect_err("500");
+        assert!(failure.chain().contains("a deploy key is still valid"));
+        stand.set(Fault::None);
+        assert_eq!(revoke_left(&place.home, &|_| false).len(), 1);
+        assert!(stand.keys().is_empty(), "{kind}");
+    }
+}
+
+#[test]
+fn a_forge_that_does_not_answer_in_time_leaves_no_key() {
+    thread::scope(|scope| {
+        for kind in FORGES {
+            scope.spawn(move || {
+                let (stand, place) = (Stand::start(), place());
+                let plan = plan(place.home.path(), kind, &stand.url, &["refs/heads/agent/*"]);
+                stand.set(Fault::Hang);
+                let failure = keys::mint(&place.home, &plan, &place.keys).expect_err("no answer");
+                assert!(
+                    failure.chain().contains("does not answer"),
+                    "{kind}: {}",
+                    failure.chain()
+                );
+                assert_eq!(stand.keys().len(), 1, "{kind}: it was made all the same");
+                // And not at the end either.
+                keys::revoke(&place.home, &plan.slug).expect_err("no answer");
+                assert_eq!(keys::all(&place.home, None).expect("reads").len(), 1);
+                stand.set(Fault::None);
+                assert_eq!(revoke_left(&place.home, &|_| false).len(), 1);
+                assert!(stand.keys().is_empty(), "{kind}");
+                assert!(keys::all(&place.home, None).expect("reads").is_empty());
+            });
+        }
+    });
+}
+
+const CHILD: &str = "BOTTLE_TEST_MINT";
+
+/// Not a test: what the next one kills.
+#[test]
+fn mints_when_it_is_told_to() {
+    let Ok(told) = std::env::var(CHILD) else {
+        return;
+    };
+    let words: Vec<&str> = told.split(' ').collect();
+    // Only now is it known whom to kill.
+    std::io::stdin().read_line(&mut String::new()).expect("go");
+    let folder = Path::new(words[0]);
+    let home = StateHome::open(folder).expect("a home");
+    let plan = plan(home.path(), words[1], words[2], &["refs/heads/agent/*"]);
+    let _ = keys::mint(&home, &plan, &folder.join("keys"));
+}
+
+#[test]
+fn a_kill_between_the_key_and_its_record_leaves_no_key() {
+    for kind in FORGES {
+        let (stand, place) = (Stand::start(), place());
+        let folder = place.keys.parent().expect("a folder").display();
+        let mut child = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "mints_when_it_is_told_to"])
+            .env(CHILD, format!("{folder} {kind} {}", stand.url))
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("starts");
+        stand.set(Fault::Kill(child.id()));
+        drop(child.stdin.take());
+        let status = child.wait().expect("ends");
+        assert_eq!(status.signal(), Some(9), "{kind}: {status}");
+        assert_eq!(stand.keys().len(), 1, "{kind}");
+        let written = keys::all(&place.home, None).expect("reads");
+        assert_eq!((written.len(), written[0].id), (1, None), "{kind}");
+        stand.set(Fault::None);
+        assert_eq!(revoke_left(&place.home, &|_| false).len(), 1);
+        assert!(stand.keys().is_empty(), "{kind}");
+        assert!(keys::all(&place.home, None).expect("reads").is_empty());
+    }
 }
 
 /// As `gc` does: those of bottles that are gone.

@@ -7,15 +7,15 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use bottle_plan::failure::{Failure, PathContext as _, Result};
-use bottle_plan::resume::frozen_plan;
 use bottle_plan::snapshot::Wanted;
 use bottle_plan::{shell, state, tool};
 use bottle_run::bottle::{Home, slug_or_stdin};
 use bottle_run::engine::Engine;
 use bottle_run::interrupt;
+use bottle_snapshot::registry::{self, Place};
 use bottle_snapshot::remove::Which;
 use bottle_snapshot::values::Choice;
-use bottle_snapshot::{commit, engine, export, import, pick, recover, remove, show, verify};
+use bottle_snapshot::{commit, export, import, pick, recover, remove, show, verify};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 const TOOL: &str = "bottle-snapshot";
@@ -29,6 +29,7 @@ Examples:
   bottle-snapshot verify demo-x7k2p@1                   prove once more that no secret is inside
   bottle-snapshot export demo-x7k2p -o demo.tar.zst     one file for another host
   bottle-snapshot import demo.tar.zst                   take it in there
+  bottle-snapshot push demo-x7k2p registry.example.com/demo:1      or by a registry, and pull
 
 Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused: a secret is inside, 4 not found, 5 conflict.";
 
@@ -131,6 +132,29 @@ enum Command {
         /// Refuse what unpacks to more bytes
         #[arg(long, value_name = "BYTES", default_value_t = MAX_IMPORT)]
         max_size: u64,
+    },
+    /// Push a snapshot to a registry by the engine: the image, and beside it plan and proof
+    #[command(after_help = examples::PUSH)]
+    Push {
+        /// The newest of a bottle, or number N
+        #[arg(value_name = "SLUG[@N]")]
+        snapshot: Wanted,
+        /// Where to
+        #[arg(value_name = "REGISTRY/REPO:TAG")]
+        place: Place,
+        /// Replace what is there, without looking
+        #[arg(long, short)]
+        force: bool,
+    },
+    /// Pull a snapshot that was pushed, take it in, and print it
+    #[command(after_help = examples::PULL)]
+    Pull {
+        /// Where from
+        #[arg(value_name = "REGISTRY/REPO:TAG")]
+        place: Place,
+        /// Give the bottle another name
+        #[arg(long, value_name = "SLUG")]
+        slug: Option<String>,
     },
     /// Finish or undo what a killed command left
     #[command(after_help = examples::GC)]
@@ -277,6 +301,25 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
             };
             print(&snapshot)
         }
+        Command::Push {
+            snapshot,
+            place,
+            force,
+        } => {
+            interrupt::watch()?;
+            let pushed = registry::push(&engine, &home, &snapshot, &place, force, &say)?;
+            say(&format!("{}@{} is at {place}", pushed.slug, pushed.number));
+            Ok(0)
+        }
+        Command::Pull { place, slug } => {
+            interrupt::watch()?;
+            let request = import::Request {
+                home: &home,
+                slug,
+                max_bytes: MAX_IMPORT,
+            };
+            print(&registry::pull(&engine, &request, &place, &say)?)
+        }
         Command::Gc => recover::all(&engine, &home, &say).map(|()| 0),
     }
 }
@@ -326,11 +369,7 @@ fn write_out(
     say: &dyn Fn(&str),
 ) -> Result<u8> {
     let snapshot = show::find(home, wanted)?;
-    let plan = frozen_plan(&home.state, &snapshot)?
-        .ok_or_else(|| Failure::failed(format!("the plan of {} is gone", snapshot.tag)))?;
-    if engine::image(engine, &snapshot.image)?.is_none() {
-        return Err(verify::gone(&snapshot));
-    }
+    let plan = export::plan_of(engine, home, &snapshot)?;
     if output == Path::new("-") {
         if std::io::stdout().is_terminal() {
             return Err(Failure::invalid("an archive is not for a terminal")

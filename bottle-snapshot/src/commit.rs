@@ -54,9 +54,24 @@ pub fn commit(engine: &Engine, request: &Request<'_>, say: &dyn Fn(&str)) -> Res
     let _lock = BottleLock::wait(&folder, slug, || {
         say("waiting for another command to finish");
     })?;
-    engine::check_can_commit(engine)?;
-    recover::recover(engine, request.home, slug, say)?;
-    let ready = Ready::look(engine, request, plan)?;
+    if Journal::read(&folder)?.is_some() {
+        engine::check_can_commit(engine)?;
+        recover::recover(engine, request.home, slug, say)?;
+    }
+    // Each question takes the engine's client longer than the engine: they are asked side by side.
+    let (begun, ready) = at_once(
+        || {
+            at_once(
+                || engine::check_can_commit(engine),
+                || sweep(engine, request.home, slug),
+            )
+        },
+        || Ready::look(engine, request, plan),
+    )?;
+    let (able, swept) = begun?;
+    able?;
+    swept?;
+    let ready = ready?;
     let journal = Journal {
         schema: JOURNAL_SCHEMA.to_owned(),
         id: image::new_id()?,
@@ -64,6 +79,7 @@ pub fn commit(engine: &Engine, request: &Request<'_>, say: &dyn Fn(&str)) -> Res
         container: ready.container.id.clone(),
         pauses: !request.no_pause && !ready.container.state.paused,
         imported: None,
+        names: Vec::new(),
     };
     interrupt::check()?;
     journal.write(&folder)?;
@@ -100,22 +116,21 @@ struct Lineage {
 
 impl Ready {
     fn look(engine: &Engine, request: &Request<'_>, plan: Plan) -> Result<Self> {
-        let name = Containers::of(&plan).agent;
-        let container = engine::container(engine, &name)?
-            .filter(|container| {
-                let labels = container.config.labels.as_ref();
-                labels.and_then(|labels| labels.get("bottle.home")) == Some(&request.home.label)
-            })
-            .ok_or_else(|| not_there(request.slug, &plan))?;
-        let (collected, from) = at_once(
-            || values::collect(engine, &plan, &request.choice),
-            || engine::image(engine, &container.image),
-        )?;
-        let collected = collected?;
-        let (from, _) = from?.ok_or_else(|| {
-            Failure::failed("the image of the agent's container is gone from the engine")
-        })?;
         let snapshots = Snapshots::read(&request.home.state, request.slug)?;
+        let tag = image::tag(request.slug, snapshots.next);
+        let (asked, found) = at_once(
+            || {
+                at_once(
+                    || values::collect(engine, &plan, &request.choice),
+                    || refuse_foreign_tag(engine, &tag),
+                )
+            },
+            || agent(engine, request, &plan),
+        )?;
+        let (container, from) = found?;
+        let (collected, free) = asked?;
+        let collected = collected?;
+        free?;
         let fingerprints = Fingerprints::open(request.home, request.slug)?;
         let needles = Arc::new(Needles::new(&collected.values)?);
         let lineage = lineage(request.home, &from, &collected)?;
@@ -130,6 +145,21 @@ impl Ready {
             fingerprints,
         })
     }
+}
+
+/// The agent's container, and the image it was made from.
+fn agent(engine: &Engine, request: &Request<'_>, plan: &Plan) -> Result<(Container, Image)> {
+    let name = Containers::of(plan).agent;
+    let container = engine::container(engine, &name)?
+        .filter(|container| {
+            let labels = container.config.labels.as_ref();
+            labels.and_then(|labels| labels.get("bottle.home")) == Some(&request.home.label)
+        })
+        .ok_or_else(|| not_there(request.slug, plan))?;
+    let (from, _) = engine::image(engine, &container.image)?.ok_or_else(|| {
+        Failure::failed("the image of the agent's container is gone from the engine")
+    })?;
+    Ok((container, from))
 }
 
 fn not_there(slug: &str, plan: &Plan) -> Failure {
@@ -323,7 +353,6 @@ fn record(
     snapshot: &Snapshot,
 ) -> Result<()> {
     let slug = request.slug;
-    refuse_foreign_tag(engine, snapshot)?;
     engine::tag(engine, &snapshot.image, &snapshot.tag)?;
     let folder = documents(request.home, snapshot)?;
     let plan = state::to_json(&ready.plan)?;
@@ -354,17 +383,13 @@ pub fn documents(home: &Home, snapshot: &Snapshot) -> Result<PathBuf> {
 }
 
 /// Names are shared by all homes of an engine: a snapshot of somebody else keeps its own.
-fn refuse_foreign_tag(engine: &Engine, snapshot: &Snapshot) -> Result<()> {
-    match engine::image(engine, &snapshot.tag)? {
-        Some((there, _)) if there.id != snapshot.image => Err(Failure::conflict(format!(
-            "the engine has another image named {}",
-            snapshot.tag
-        ))
-        .hint(format!(
-            "if nobody needs it: docker image rm {}",
-            snapshot.tag
-        ))),
-        _ => Ok(()),
+fn refuse_foreign_tag(engine: &Engine, tag: &str) -> Result<()> {
+    match engine::image(engine, tag)? {
+        Some(_) => Err(
+            Failure::conflict(format!("the engine has another image named {tag}"))
+                .hint(format!("if nobody needs it: docker image rm {tag}")),
+        ),
+        None => Ok(()),
     }
 }
 

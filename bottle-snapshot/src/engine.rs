@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bottle_plan::failure::{Failure, Result};
-use bottle_run::engine::{Engine, failure_of};
+use bottle_run::engine::{Engine, Output, failure_of};
 use serde::Deserialize;
 
 /// An image.
@@ -11,6 +11,7 @@ use serde::Deserialize;
 #[serde(rename_all = "PascalCase")]
 pub struct Image {
     /// `sha256:…`.
+    #[serde(deserialize_with = "digest")]
     pub id: String,
     /// Bytes, all layers together.
     #[serde(default)]
@@ -80,7 +81,7 @@ pub fn image(engine: &Engine, reference: &str) -> Result<Option<(Image, Vec<u8>)
         .call(["image", "inspect", "--", reference])
         .output()?;
     if !output.status.success() {
-        if output.stderr.to_lowercase().contains("no such image") {
+        if is_no_image(&output) {
             return Ok(None);
         }
         return Err(failure_of("docker image inspect", &output));
@@ -90,6 +91,21 @@ pub fn image(engine: &Engine, reference: &str) -> Result<Option<(Image, Vec<u8>)
     Ok(image.map(|image| (image, output.stdout)))
 }
 
+/// An image's id as Docker writes it; Podman leaves out how it was made.
+fn digest<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.contains(':') {
+        return Ok(text);
+    }
+    Ok(format!("sha256:{text}"))
+}
+
+/// As Docker says it, and as Podman does.
+fn is_no_image(output: &Output) -> bool {
+    let said = output.stderr.to_lowercase();
+    said.contains("no such image") || said.contains("image not known")
+}
+
 /// A container.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -97,6 +113,7 @@ pub struct Container {
     /// Its id.
     pub id: String,
     /// The id of its image.
+    #[serde(deserialize_with = "digest")]
     pub image: String,
     /// How it is.
     pub state: State,
@@ -181,7 +198,7 @@ pub fn tag(engine: &Engine, image: &str, name: &str) -> Result<()> {
 /// When the engine refuses: a container uses it, or it has other names.
 pub fn remove_image(engine: &Engine, reference: &str) -> Result<()> {
     let output = engine.call(["image", "rm", "--", reference]).output()?;
-    if output.status.success() || output.stderr.to_lowercase().contains("no such image") {
+    if output.status.success() || is_no_image(&output) {
         return Ok(());
     }
     Err(failure_of("docker image rm", &output))

@@ -9,13 +9,15 @@ use std::io::{self, BufRead as _, BufReader, Read, Seek as _, Write};
 use bottle_plan::failure::{Failure, Result};
 use bottle_plan::plan::Plan;
 use bottle_plan::snapshot::Snapshot;
-use bottle_plan::state;
+use bottle_plan::{resume, state};
+use bottle_run::bottle::Home;
 use bottle_run::engine::Engine;
 use flate2::bufread::MultiGzDecoder;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::scan::BUFFER;
+use crate::{engine, verify};
 
 /// Our document about the snapshot; the first of the archive.
 pub const SNAPSHOT_ENTRY: &str = "bottle/snapshot.json";
@@ -25,6 +27,19 @@ pub const PLAN_ENTRY: &str = "bottle/plan.json";
 
 /// Fast, and most of what there is to gain.
 const LEVEL: i32 = 3;
+
+/// The plan of a snapshot that is to leave: both its image and its documents must still be there.
+///
+/// # Errors
+/// When one of them is gone.
+pub fn plan_of(engine: &Engine, home: &Home, snapshot: &Snapshot) -> Result<Plan> {
+    let plan = resume::frozen_plan(&home.state, snapshot)?
+        .ok_or_else(|| Failure::failed(format!("the plan of {} is gone", snapshot.tag)))?;
+    match engine::image(engine, &snapshot.image)? {
+        Some(_) => Ok(plan),
+        None => Err(verify::gone(snapshot)),
+    }
+}
 
 /// Writes the archive of `snapshot` to `out`.
 ///

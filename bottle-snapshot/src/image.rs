@@ -20,6 +20,9 @@ pub const PARENT: &str = "bottle.snapshot.parent";
 /// When it was made.
 pub const CREATED: &str = "bottle.snapshot.created";
 
+/// On an image that is only the documents of a snapshot: its id.
+pub const DOCUMENTS: &str = "bottle.snapshot.documents";
+
 /// The name of a snapshot's image.
 #[must_use]
 pub fn tag(slug: &str, number: u32) -> String {

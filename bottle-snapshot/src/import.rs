@@ -30,7 +30,7 @@ use crate::recover::{self, mark_preserved};
 use crate::scan::BUFFER;
 
 /// Documents are far smaller.
-const MAX_DOCUMENT: u64 = 16 << 20;
+pub(crate) const MAX_DOCUMENT: u64 = 16 << 20;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -57,9 +57,49 @@ pub fn import(
     engine::check_can_commit(engine)?;
     let mut archive = tar::Archive::new(Limited::open(file, request.max_bytes)?);
     let mut entries = archive.entries().map_err(cannot_read)?;
-    let snapshot: Snapshot = document(entries.next(), SNAPSHOT_ENTRY, SNAPSHOT_SCHEMA)?;
-    let plan: Plan = document(entries.next(), PLAN_ENTRY, PLAN_SCHEMA)?;
-    let snapshot = checked(snapshot, request.slug.as_deref())?;
+    let snapshot = document(entries.next(), SNAPSHOT_ENTRY)?;
+    let plan = document(entries.next(), PLAN_ENTRY)?;
+    let documents = parse(Some(snapshot), Some(plan))?;
+    take_in(engine, request, documents, Vec::new(), say, |snapshot| {
+        load(engine, entries, snapshot)
+    })
+}
+
+/// What comes with an image, read and not yet trusted.
+#[derive(Debug)]
+pub(crate) struct Documents {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) plan: Plan,
+}
+
+/// Reads both documents.
+pub(crate) fn parse(snapshot: Option<Vec<u8>>, plan: Option<Vec<u8>>) -> Result<Documents> {
+    fn read<T: for<'a> serde::Deserialize<'a>>(
+        bytes: Option<Vec<u8>>,
+        name: &str,
+        schema: &str,
+    ) -> Result<T> {
+        let bytes = bytes.ok_or_else(|| not_ours(&format!("{name} is not in it")))?;
+        state::parse_document(&bytes, schema)
+            .map_err(|failure| failure.while_doing(format!("reading {name}")))
+    }
+    Ok(Documents {
+        snapshot: read(snapshot, SNAPSHOT_ENTRY, SNAPSHOT_SCHEMA)?,
+        plan: read(plan, PLAN_ENTRY, PLAN_SCHEMA)?,
+    })
+}
+
+/// Makes a bottle of `documents` and the image that `fetch` brings into the engine, or leaves nothing. `names` are taken
+/// away from images at the end.
+pub(crate) fn take_in(
+    engine: &Engine,
+    request: &Request<'_>,
+    documents: Documents,
+    names: Vec<String>,
+    say: &dyn Fn(&str),
+    fetch: impl FnOnce(&Snapshot) -> Result<()>,
+) -> Result<Snapshot> {
+    let snapshot = checked(documents.snapshot, request.slug.as_deref())?;
     let slug = snapshot.slug.clone();
     planner::reserve_for_import(&request.home.state, &slug, &snapshot.agent)?;
     let folder = request.home.state.folder(&slug)?;
@@ -70,14 +110,16 @@ pub fn import(
         container: String::new(),
         pauses: false,
         imported: Some(snapshot.image.clone()),
+        names,
     };
     // First of all, so that whoever finds the folder knows what it is for.
     journal.write(&folder)?;
     let _lock = BottleLock::take(&folder, &slug)?;
     say(&format!("taking in {slug}@{}", snapshot.number));
     let taken = interrupt::check()
-        .and_then(|()| load(engine, entries, &snapshot))
-        .and_then(|()| record(engine, request.home, &snapshot, &plan));
+        .and_then(|()| fetch(&snapshot))
+        .and_then(|()| record(engine, request.home, &snapshot, &documents.plan))
+        .and_then(|()| journal.remove_names(engine));
     match taken {
         Ok(()) => {
             Journal::close(&folder)?;
@@ -133,16 +175,12 @@ fn checked(mut snapshot: Snapshot, slug: Option<&str>) -> Result<Snapshot> {
 }
 
 fn not_ours(why: &str) -> Failure {
-    Failure::invalid(format!("this is not an exported snapshot: {why}"))
-        .hint("bottle-snapshot export SLUG -o FILE writes one")
+    Failure::invalid(format!("this is no snapshot that was sent: {why}"))
+        .hint("bottle-snapshot export SLUG -o FILE writes one, push puts one into a registry")
 }
 
 /// One of our own documents, which must be the entry that comes now.
-fn document<T: for<'a> serde::Deserialize<'a>, R: Read>(
-    entry: Option<io::Result<tar::Entry<'_, R>>>,
-    name: &str,
-    schema: &str,
-) -> Result<T> {
+fn document<R: Read>(entry: Option<io::Result<tar::Entry<'_, R>>>, name: &str) -> Result<Vec<u8>> {
     let entry = entry.ok_or_else(|| not_ours("it is empty"))?;
     let entry = entry.map_err(cannot_read)?;
     if entry.path_bytes().as_ref() != name.as_bytes() || entry.size() > MAX_DOCUMENT {
@@ -153,8 +191,7 @@ fn document<T: for<'a> serde::Deserialize<'a>, R: Read>(
         .take(MAX_DOCUMENT)
         .read_to_end(&mut bytes)
         .map_err(cannot_read)?;
-    state::parse_document(&bytes, schema)
-        .map_err(|failure| failure.while_doing(format!("reading {name}")))
+    Ok(bytes)
 }
 
 /// Hands the engine an archive with the parts of `snapshot`, each checked, and asks it what it made of them.

@@ -5,14 +5,17 @@ use std::path::{Path, PathBuf};
 
 use bottle_plan::failure::{PathContext as _, Result};
 use bottle_plan::state;
+use bottle_run::engine::Engine;
 use serde::{Deserialize, Serialize};
+
+use crate::engine;
 
 /// The schema tag of [`Journal`].
 pub const JOURNAL_SCHEMA: &str = "bottle.snapshot-journal/v1";
 
 const FILE: &str = "snapshot-journal.json";
 
-/// A commit or an import that was begun.
+/// A commit, an import, a push or a pull that was begun.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Journal {
@@ -22,13 +25,16 @@ pub struct Journal {
     pub id: String,
     /// Its number.
     pub number: u32,
-    /// The container that is frozen meanwhile.
+    /// The container that is frozen meanwhile; none but for a commit.
     pub container: String,
     /// Whether the engine freezes it for us; one that was frozen before stays so.
     pub pauses: bool,
-    /// For an import: the image that is taken in. All else of the bottle was made for it.
+    /// For an import or a pull: the image that is taken in. All else of the bottle was made for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imported: Option<String>,
+    /// Names that the engine's images have only meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
 }
 
 impl Journal {
@@ -51,6 +57,15 @@ impl Journal {
     /// When that fails; then nothing may be begun.
     pub fn write(&self, folder: &Path) -> Result<()> {
         state::write_atomic(&path(folder), state::to_json(self)?.as_bytes(), 0o600)
+    }
+
+    /// Takes the names away that were given for a while.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub fn remove_names(&self, engine: &Engine) -> Result<()> {
+        let removed = |name: &String| engine::remove_image(engine, name);
+        self.names.iter().try_for_each(removed)
     }
 
     /// It is done, or undone.

@@ -14,6 +14,7 @@ pub mod needles;
 pub mod pick;
 pub mod proof;
 pub mod recover;
+pub mod registry;
 pub mod remove;
 pub mod scan;
 pub mod show;

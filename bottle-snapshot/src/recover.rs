@@ -48,7 +48,14 @@ pub fn all(engine: &Engine, home: &Home, say: &dyn Fn(&str)) -> Result<()> {
         .and_then(|_lock| recover(engine, home, &bottle.slug, say));
         first = first.and(recovered);
     }
-    first
+    first.and(documents(engine))
+}
+
+/// What a killed pull left before it knew which bottle it was for.
+fn documents(engine: &Engine) -> Result<()> {
+    let left = engine::images_with(engine, &[image::DOCUMENTS.to_owned()])?;
+    left.iter()
+        .try_for_each(|id| engine::remove_image(engine, id))
 }
 
 /// The engine goes on with a commit whose client is gone, and thaws the container at its end.
@@ -82,9 +89,14 @@ pub fn thaw(engine: &Engine, journal: &Journal, say: &dyn Fn(&str)) -> Result<()
 }
 
 fn finish_or_undo(engine: &Engine, home: &Home, slug: &str, journal: &Journal) -> Result<()> {
+    journal.remove_names(engine)?;
     let snapshots = Snapshots::read(&home.state, slug)?;
     if let Some(recorded) = snapshots.snapshots.iter().find(|one| one.id == journal.id) {
-        engine::tag(engine, &recorded.image, &image::latest(slug))?;
+        // A push may have been of an older one.
+        let is_newest = snapshots.find(None) == Some(recorded);
+        if is_newest && engine::image(engine, &recorded.image)?.is_some() {
+            engine::tag(engine, &recorded.image, &image::latest(slug))?;
+        }
         return mark_preserved(home, slug, true);
     }
     remove_named(engine, slug, journal)?;

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bottle_plan::failure::{Failure, PathContext as _, Result};
 use bottle_plan::forms::MIN_LENGTH;
 use bottle_plan::handle::Containers;
-use bottle_plan::plan::{EnvSource, Plan, RepoKey};
+use bottle_plan::plan::{EnvSource, Plan, RepoKey, UPSTREAM_PROXY};
 use bottle_plan::snapshot::{LeftOut, ProvenValue, Reason, ValueKind};
 use bottle_run::engine::Engine;
 use bottle_run::provision::HELPER;
@@ -98,7 +98,8 @@ pub fn collect(engine: &Engine, plan: &Plan, choice: &Choice) -> Result<Collecte
     check_names(plan, choice)?;
     let mut basket = Basket::default();
     let names = Containers::of(plan);
-    let sidecar = if plan.egress.slots.is_empty() {
+    let proxy = plan.egress.upstream_proxy.as_ref();
+    let sidecar = if plan.egress.slots.is_empty() && proxy.is_none() {
         Vec::new()
     } else {
         environment_of(engine, &names.egress)?
@@ -107,6 +108,15 @@ pub fn collect(engine: &Engine, plan: &Plan, choice: &Choice) -> Result<Collecte
         let there = basket.take(&slot.host, ValueKind::Token, find(&sidecar, &slot.slot));
         let here = basket.take_from_host(&slot.host, ValueKind::Token, &slot.host);
         basket.need(&slot.host, there || here);
+    }
+    if let Some(name) = proxy {
+        // Where the proxy is is no secret; how one gets into it is.
+        let there = password(find(&sidecar, UPSTREAM_PROXY));
+        let here = std::env::var(name).ok();
+        let here = password(here.as_ref().map(String::as_bytes));
+        for value in [there, here] {
+            basket.take(name, ValueKind::Token, value);
+        }
     }
     basket.agent_environment(engine, plan, &names.agent, choice)?;
     basket.key_file(
@@ -117,6 +127,15 @@ pub fn collect(engine: &Engine, plan: &Plan, choice: &Choice) -> Result<Collecte
     )?;
     basket.git_keys(plan)?;
     basket.finish(choice)
+}
+
+/// The part of a proxy's URL before the `@`, without the user's name: nothing where there is none.
+fn password(proxy: Option<&[u8]>) -> Option<&[u8]> {
+    let text = std::str::from_utf8(proxy?).ok()?;
+    let (before, _) = text.rsplit_once('@')?;
+    let (_, user) = before.split_once("://")?;
+    user.split_once(':')
+        .map(|(_, password)| password.as_bytes())
 }
 
 fn check_names(plan: &Plan, choice: &Choice) -> Result<()> {

@@ -17,10 +17,11 @@ need() {
 # The programs as they are released, in a folder of their own: target/bottle may hold somebody's debug build.
 build_programs() { scripts/build --testkit --to "$bench_bin"; }
 
-# Prints the image with nginx, squid and mitmproxy; builds it when it is not there or its recipe has changed.
+# [FOLDER]: prints the image of that recipe, with nginx, squid and mitmproxy when none is named; builds it when it is not
+# there or its recipe has changed.
 bench_image() {
-    local folder=scripts/bench.d/image ca=/etc/ssl/certs/ca-certificates.crt digest tag args=()
-    digest=$(sha256sum < "$folder/Dockerfile")
+    local folder=scripts/bench.d/${1:-image} ca=/etc/ssl/certs/ca-certificates.crt digest tag args=()
+    digest=$(cat "$folder"/Dockerfile $([ -z "${1:-}" ] || echo "$folder"/*.*) | sha256sum)
     tag=bottle-bench:${digest:0:12}
     if ! docker image inspect "$tag" > /dev/null 2>&1; then
         say "building $tag (a minute; scripts/bench clean removes it)"

@@ -5,23 +5,23 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+#[cfg(feature = "services")]
 use bottle_plan::git::GATE_PORT;
+use bottle_plan::plan::UPSTREAM_PROXY;
 use zeroize::Zeroizing;
 
 use crate::audit::AuditLimits;
 use crate::egress::{self, DEFAULT_SOCKET, Ports, Settings};
-use crate::{
-    agent_env, explain, git_gate, health, outside, probe, reveal, session, skills, supervise, work,
-};
+use crate::{agent_env, explain, forward, health, outside, probe, reveal, session, skills, work};
+#[cfg(feature = "services")]
+use crate::{git_gate, supervise};
 
 const USAGE: &str = "\
 usage: bottle-sidecar egress [--config-dir DIR] [--status-socket PATH]
                              [--audit-dir DIR] [--audit-file-bytes N] [--audit-files N]
                              [--asking-dir DIR]
-                             [--proxy-port N] [--https-port N] [--http-port N] [--dns-port N]
-       bottle-sidecar supervise [--config-dir DIR] [--asking-dir DIR] [--status-socket PATH]
-       bottle-sidecar git-gate [--config-dir DIR] [--mirrors DIR] [--audit-dir DIR] [--audit-file-bytes N] [--audit-files N]
-                               [--status-socket PATH] [--scratch DIR] [--port N]
+                             [--proxy-port N] [--https-port N] [--http-port N] [--dns-port N] [--sockets DIR]
+       bottle-sidecar forward --sockets DIR --status-socket PATH [--tcp PORT=SOCKET]... [--dns PORT=SOCKET]...
        bottle-sidecar health [--wait SECONDS] [--status-socket PATH]
        bottle-sidecar check POLICY
        bottle-sidecar why POLICY METHOD URL
@@ -33,6 +33,24 @@ usage: bottle-sidecar egress [--config-dir DIR] [--status-socket PATH]
        bottle-sidecar work bundle [--committed] DIR
        bottle-sidecar outside | reveal
 ";
+
+/// What `bottle-services` has beside that.
+#[cfg(feature = "services")]
+const SERVICES: &str = "\
+       bottle-services supervise [--config-dir DIR] [--asking-dir DIR] [--status-socket PATH] [--sockets DIR]
+       bottle-services git-gate [--config-dir DIR] [--mirrors DIR] [--audit-dir DIR] [--audit-file-bytes N] [--audit-files N]
+                                [--asking-dir DIR] [--status-socket PATH] [--scratch DIR] [--port N]
+                                [--sockets DIR]
+";
+#[cfg(not(feature = "services"))]
+const SERVICES: &str = "";
+
+/// The one that has the services is called by another name, so that nobody takes the one for the other.
+const NAME: &str = if cfg!(feature = "services") {
+    "bottle-services"
+} else {
+    "bottle-sidecar"
+};
 
 const FAILED: u8 = 1;
 const INVALID: u8 = 2;
@@ -49,11 +67,20 @@ pub fn run(args: &[String]) -> ExitCode {
     };
     let result = match command {
         "egress" => run_egress(rest),
+        #[cfg(feature = "services")]
         "supervise" => run_supervise(rest),
+        #[cfg(feature = "services")]
         "git-gate" => run_git_gate(rest),
         // Both are called by git, with arguments of its own.
+        #[cfg(feature = "services")]
         "git-gate-hook" => return git_gate::run_hook(),
+        #[cfg(feature = "services")]
         "git-gate-credential" => return git_gate::run_credential(rest),
+        #[cfg(not(feature = "services"))]
+        "supervise" | "git-gate" | "git-gate-hook" | "git-gate-credential" => Err(usage(&format!(
+            "`{command}` is in bottle-services, not in bottle-sidecar"
+        ))),
+        "forward" => run_forward(rest),
         "health" => run_health(rest),
         "check" => run_check(rest),
         "why" => run_why(rest),
@@ -65,8 +92,8 @@ pub fn run(args: &[String]) -> ExitCode {
         "work" => return work::run(rest),
         "outside" => for_the_check(outside::run()),
         "reveal" => for_the_check(reveal::run()),
-        "--help" | "-h" | "help" => print(USAGE),
-        "--version" | "-V" => print(concat!("bottle-sidecar ", env!("CARGO_PKG_VERSION"), "\n")),
+        "--help" | "-h" | "help" => print(&format!("{USAGE}{SERVICES}")),
+        "--version" | "-V" => print(&format!("{NAME} {}\n", env!("CARGO_PKG_VERSION"))),
         "" => Err(usage("a command is missing")),
         other => Err(usage(&format!("`{other}` is not a command"))),
     };
@@ -85,22 +112,30 @@ fn run_egress(args: &[String]) -> Result<u8, Failure> {
         config_dir: PathBuf::from("/etc/bottle"),
         audit_dir: PathBuf::from("/var/lib/bottle/audit"),
         asking_dir: PathBuf::from("/var/lib/bottle"),
-        audit_limits: AuditLimits::default(),
+        audit_limits: None,
         status_socket: PathBuf::from(DEFAULT_SOCKET),
-        upstream_proxy: std::env::var("BOTTLE_UPSTREAM_PROXY")
+        upstream_proxy: std::env::var(UPSTREAM_PROXY)
             .ok()
             .filter(|text| !text.is_empty())
             .map(Zeroizing::new),
         ports,
+        sockets: None,
     };
     for (flag, value) in flags(args)? {
         match flag {
             "--config-dir" => settings.config_dir = value.into(),
             "--audit-dir" => settings.audit_dir = value.into(),
             "--asking-dir" => settings.asking_dir = value.into(),
-            "--audit-file-bytes" => settings.audit_limits.file_bytes = number(flag, value)?,
-            "--audit-files" => settings.audit_limits.files = number(flag, value)?,
+            "--audit-file-bytes" => {
+                let limits = settings.audit_limits.get_or_insert_default();
+                limits.file_bytes = number(flag, value)?;
+            }
+            "--audit-files" => {
+                let limits = settings.audit_limits.get_or_insert_default();
+                limits.files = number(flag, value)?;
+            }
             "--status-socket" => settings.status_socket = value.into(),
+            "--sockets" => settings.sockets = Some(value.into()),
             "--proxy-port" => ports.proxy = number(flag, value)?,
             "--https-port" => ports.https = number(flag, value)?,
             "--http-port" => ports.http = number(flag, value)?,
@@ -114,17 +149,20 @@ fn run_egress(args: &[String]) -> Result<u8, Failure> {
         .map_err(|error| Failure(FAILED, error.to_string()))
 }
 
+#[cfg(feature = "services")]
 fn run_supervise(args: &[String]) -> Result<u8, Failure> {
     let mut places = supervise::Places {
         config_dir: PathBuf::from("/etc/bottle"),
         asking_dir: PathBuf::from("/var/lib/bottle"),
         status_socket: PathBuf::from(DEFAULT_SOCKET),
+        sockets: None,
     };
     for (flag, value) in flags(args)? {
         match flag {
             "--config-dir" => places.config_dir = value.into(),
             "--asking-dir" => places.asking_dir = value.into(),
             "--status-socket" => places.status_socket = value.into(),
+            "--sockets" => places.sockets = Some(value.into()),
             _ => return Err(usage(&format!("`{flag}` is not a flag of supervise"))),
         }
     }
@@ -133,24 +171,29 @@ fn run_supervise(args: &[String]) -> Result<u8, Failure> {
         .map_err(|problem| Failure(FAILED, problem))
 }
 
+#[cfg(feature = "services")]
 fn run_git_gate(args: &[String]) -> Result<u8, Failure> {
     let mut settings = git_gate::Settings {
         config_dir: PathBuf::from("/etc/bottle"),
         mirrors: PathBuf::from("/var/lib/bottle/mirrors"),
         audit_dir: PathBuf::from("/var/lib/bottle/audit"),
+        asking_dir: PathBuf::from("/var/lib/bottle"),
         audit_limits: AuditLimits::default(),
         status_socket: PathBuf::from(DEFAULT_SOCKET),
         scratch: PathBuf::from("/tmp"),
         port: GATE_PORT,
+        sockets: None,
     };
     for (flag, value) in flags(args)? {
         match flag {
             "--config-dir" => settings.config_dir = value.into(),
             "--mirrors" => settings.mirrors = value.into(),
+            "--asking-dir" => settings.asking_dir = value.into(),
             "--audit-dir" => settings.audit_dir = value.into(),
             "--audit-file-bytes" => settings.audit_limits.file_bytes = number(flag, value)?,
             "--audit-files" => settings.audit_limits.files = number(flag, value)?,
             "--status-socket" => settings.status_socket = value.into(),
+            "--sockets" => settings.sockets = Some(value.into()),
             "--scratch" => settings.scratch = value.into(),
             "--port" => settings.port = number(flag, value)?,
             _ => return Err(usage(&format!("`{flag}` is not a flag of git-gate"))),
@@ -159,6 +202,28 @@ fn run_git_gate(args: &[String]) -> Result<u8, Failure> {
     git_gate::run(&settings)
         .map(|()| 0)
         .map_err(|error| Failure(FAILED, error.to_string()))
+}
+
+fn run_forward(args: &[String]) -> Result<u8, Failure> {
+    let mut settings = forward::Settings::default();
+    for (flag, value) in flags(args)? {
+        let door = || {
+            let (port, socket) = value
+                .split_once('=')
+                .ok_or_else(|| usage(&format!("`{value}` is not PORT=SOCKET")))?;
+            Ok((number(flag, port)?, PathBuf::from(socket)))
+        };
+        match flag {
+            "--sockets" => settings.sockets = value.into(),
+            "--status-socket" => settings.status_socket = value.into(),
+            "--tcp" => settings.tcp.push(door()?),
+            "--dns" => settings.dns.push(door()?),
+            _ => return Err(usage(&format!("`{flag}` is not a flag of forward"))),
+        }
+    }
+    forward::run(settings)
+        .map(|()| 0)
+        .map_err(|problem| Failure(FAILED, problem))
 }
 
 fn run_health(args: &[String]) -> Result<u8, Failure> {
@@ -243,7 +308,10 @@ fn number<T: std::str::FromStr>(flag: &str, value: &str) -> Result<T, Failure> {
 }
 
 fn usage(problem: &str) -> Failure {
-    Failure(INVALID, format!("{problem}\n{}", USAGE.trim_end()))
+    Failure(
+        INVALID,
+        format!("{problem}\n{}", format!("{USAGE}{SERVICES}").trim_end()),
+    )
 }
 
 fn print(text: &str) -> Result<u8, Failure> {

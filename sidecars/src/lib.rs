@@ -3,6 +3,9 @@
 //! The binary is a few lines around [`cli::run`]. This is a library so that tests can run the proxy in their own
 //! process with a network of their own ([`egress::Network`]), every check in place.
 
+// What only the services use is built for both.
+#![cfg_attr(not(feature = "services"), allow(dead_code, unused_imports))]
+
 mod address;
 mod agent_env;
 mod audit;
@@ -14,11 +17,15 @@ mod dlp;
 mod dns_message;
 pub mod egress;
 mod explain;
+mod forward;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+#[cfg(feature = "services")]
 mod git_gate;
+mod grants;
 mod headers;
 mod health;
+mod listener;
 mod needles;
 mod outside;
 mod path;
@@ -29,6 +36,7 @@ mod reveal;
 mod session;
 mod skills;
 mod stream;
+#[cfg(feature = "services")]
 mod supervise;
 mod work;
 

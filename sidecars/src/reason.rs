@@ -88,6 +88,8 @@ reasons! {
     EncodedResponse, "encoded_response", BAD_GATEWAY, "the destination compressed its answer although told not to, so it cannot be checked";
     CredentialReflected, "credential_reflected", OK, "the destination sent the credential back; it was blacked out";
 
+    CredentialMinted, "credential_minted", OK, "a token was in the answer to the route's credential; it was blacked out";
+
     DlpMatch, "dlp_match", FORBIDDEN, "the request holds what looks like a secret; leave it out";
     DlpSupervise, "dlp_supervise", FORBIDDEN, "the request holds what looks like a secret, and this route has an operator decide; there is no way to ask one yet, so it is refused";
     DlpEncoded, "dlp_encoded", FORBIDDEN, "the body's Content-Encoding cannot be looked through; send it as it is, or as gzip";
@@ -100,6 +102,7 @@ reasons! {
     AuditUnavailable, "audit_unavailable", SERVICE_UNAVAILABLE, "nothing is let through while it cannot be recorded";
     AuditClosed, "audit_closed", OK, "the sidecar ended; what comes after was written by another run";
     AuditDropped, "audit_dropped", OK, "the audit had reached its size and its oldest file was removed";
+    AuditLost, "audit_lost", OK, "so many records could not be written; what they stood for was let through, as `audit.on_full: allow` says";
     GrantOver, "grant_over", FORBIDDEN, "what the operator granted has been used up or has ended";
     GrantBegun, "grant_begun", OK, "the operator granted something, and it is in force";
     GrantEnded, "grant_ended", OK, "a grant was used up, was taken back, or its time was over";
@@ -120,7 +123,9 @@ reasons! {
     GitScanFailed, "git_scan_failed", BAD_GATEWAY, "the search for secrets did not work, so nothing goes on";
     GitStale, "git_stale", CONFLICT, "the ref was changed by somebody else in the meantime; fetch, and push again";
     GitUpstreamRefused, "git_upstream_refused", BAD_GATEWAY, "the upstream refused the push";
-    GitReviewUnavailable, "git_review_unavailable", FORBIDDEN, "this repository wants the operator to look at each push, and there is no way to ask one";
+    GitHeld, "git_held", OK, "a push passed the checks and waits for the operator";
+    GitReviewPending, "git_review_pending", FORBIDDEN, "the operator looks at each push to this repository, and has not answered yet";
+    GitReviewDenied, "git_review_denied", FORBIDDEN, "the operator looked at the push and said no";
     PolicyChanged, "policy_changed", FORBIDDEN, "the policy changed and no longer allows it";
 }
 

@@ -4,7 +4,7 @@
 //! stopped, killed and given other runtimes, and the machine's engine never knows.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::engine::wait_within;
 use crate::run::{Call, Done};
+use crate::tools::find;
 
 /// What is run in a mount namespace of its own around `runsc`: this version takes a kernel that has `net.core.rmem_default`
 /// in every network namespace (6.9 and later) for being in the root's, and refuses.
@@ -37,6 +38,21 @@ impl SecondEngine {
     /// # Panics
     /// When files cannot be written.
     pub fn start() -> Result<Self, String> {
+        Self::start_with(None)
+    }
+
+    /// The same with no more than so many MiB for all that it keeps.
+    ///
+    /// # Errors
+    /// What is missing.
+    ///
+    /// # Panics
+    /// When files cannot be written.
+    pub fn start_within(mebibytes: u32) -> Result<Self, String> {
+        Self::start_with(Some(mebibytes))
+    }
+
+    fn start_with(mebibytes: Option<u32>) -> Result<Self, String> {
         for program in ["dockerd", "unshare", "nsenter", "ip"] {
             if find(program).is_none() {
                 return Err(format!("there is no {program}"));
@@ -64,6 +80,16 @@ impl SecondEngine {
             "hosts": [format!("unix://{}", at("sock"))], "runtimes": runtimes,
         });
         fs::write(at("daemon.json"), config.to_string()).expect("a file");
+        if let Some(mebibytes) = mebibytes {
+            fs::create_dir(at("data")).expect("a folder");
+            let mounted = Command::new("mount")
+                .args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "small"])
+                .arg(at("data"))
+                .status();
+            if !mounted.is_ok_and(|status| status.success()) {
+                return Err("nothing can be mounted here".to_owned());
+            }
+        }
         let daemon = Self::spawn(folder.path());
         let engine = Self { folder, daemon };
         engine.wait();
@@ -100,10 +126,25 @@ impl SecondEngine {
         self.wait();
     }
 
-    /// Kills it as a crash would.
+    /// Kills it as a crash would: its containerd goes with it, its containers stay.
+    ///
+    /// # Panics
+    /// When its containerd lives on.
     pub fn crash(&mut self) {
         let _ = self.daemon.kill();
         let _ = self.daemon.wait();
+        let containerd = self.folder.path().join("exec/containerd/containerd.pid");
+        if let Ok(pid) = fs::read_to_string(&containerd) {
+            wait_within(Duration::from_secs(30), "the end of its containerd", || {
+                ended(pid.trim())
+            });
+        }
+        // The number in a pid file that a crash left is a zombie's as long as nobody collects it, and then anybody's. The
+        // engine takes either for its own: it refuses to start, or waits in vain for a containerd that is none. So whoever
+        // starts an engine again removes them, as scripts/setup and service managers do.
+        for file in [self.folder.path().join("pid"), containerd] {
+            let _ = fs::remove_file(file);
+        }
     }
 
     /// `$DOCKER_HOST` of it.
@@ -132,6 +173,16 @@ impl SecondEngine {
         let pid = self.daemon.id().to_string();
         let call = home.tool_by("nsenter", &["--net", "--target", &pid], tool);
         call.env("DOCKER_HOST", self.host())
+    }
+
+    /// Whatever is added to it runs where the engine's own loopback is.
+    #[must_use]
+    pub fn command_beside(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .args(["--net", "--target", &self.daemon.id().to_string()])
+            .stdin(Stdio::null());
+        command
     }
 
     /// Gives it an image of the machine's engine.
@@ -183,11 +234,12 @@ impl Drop for SecondEngine {
     }
 }
 
-fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/bin".into()]);
-    let mut found = folders.map(|folder| folder.join(program));
-    found.find(|path| path.is_file())
+/// Whether a process is gone, or waits for nothing but being collected.
+fn ended(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before the state is in parentheses and may hold any character.
+    stat.rsplit_once(") ")
+        .is_none_or(|(_, rest)| rest.starts_with('Z'))
 }
 
 fn make_executable(path: &Path) {

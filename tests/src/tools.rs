@@ -42,10 +42,46 @@ pub fn testkit() -> Option<PathBuf> {
     static_binary("BOTTLE_TESTKIT", "bottle-testkit")
 }
 
+/// Puts all that `scripts/build --testkit` makes into a folder, as it does: the static ones as files, for they go into
+/// images, and links to the others.
+///
+/// # Panics
+/// When something was not built, or the folder is not writable.
+pub fn install(folder: &Path) {
+    for name in [
+        "bottle-plan",
+        "bottle-ca",
+        "bottle-render",
+        "bottle-run",
+        "bottle-snapshot",
+    ] {
+        std::os::unix::fs::symlink(tool(name), folder.join(name)).expect("a link");
+    }
+    let front = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/bottle");
+    let statics = [
+        ("bottle-sidecar", sidecar()),
+        ("bottle-testkit", testkit()),
+        ("bottle", Some(front)),
+    ];
+    for (name, path) in statics {
+        let path = path.unwrap_or_else(|| panic!("{name} is not built: scripts/build --testkit"));
+        std::fs::copy(path, folder.join(name)).expect("a copy");
+    }
+}
+
 fn static_binary(variable: &str, name: &str) -> Option<PathBuf> {
     let path = std::env::var_os(variable)
         .map_or_else(|| target_folder().join("bottle").join(name), PathBuf::from);
     path.is_file().then_some(path)
+}
+
+/// A program of the machine, where administrators keep theirs too.
+#[must_use]
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/bin".into()]);
+    let mut found = folders.map(|folder| folder.join(program));
+    found.find(|path| path.is_file())
 }
 
 /// `target/debug`, from `target/debug/deps/TEST` or `target/debug/PROGRAM`.

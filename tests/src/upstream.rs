@@ -18,11 +18,29 @@ RUN --mount=type=secret,id=host_ca,mode=0444 \
     if [ -s "$ca" ]; then set -- -o "Acquire::https::CAInfo=$ca"; else set --; fi; \
     export DEBIAN_FRONTEND=noninteractive; \
     apt-get "$@" update; \
-    apt-get "$@" install -y --no-install-recommends ca-certificates git openssh-client openssh-server python3; \
+    apt-get "$@" install -y --no-install-recommends ca-certificates git lighttpd lighttpd-mod-openssl openssh-client \
+        openssh-server python3; \
     rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home --shell /bin/sh git && usermod -p '*' git && mkdir -p /run/sshd /srv/git && chown git /srv/git && \
     rm -f /etc/ssh/ssh_host_* && ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key && \
     git config --system init.defaultBranch main && git config --system uploadpack.allowFilter true
+"#;
+
+/// A web server before git's own `http-backend`: TLS, a user and a token, and a line for each request.
+const WEB: &str = r#"server.modules = ("mod_alias", "mod_auth", "mod_authn_file", "mod_accesslog", "mod_setenv", "mod_cgi", "mod_openssl")
+server.document-root = "/srv/web"
+server.port = 443
+server.username = "git"
+server.errorlog = "/srv/web/error.log"
+accesslog.filename = "/srv/web/access.log"
+ssl.engine = "enable"
+ssl.pemfile = "/srv/web/server.pem"
+auth.backend = "plain"
+auth.backend.plain.userfile = "/srv/web/users"
+auth.require = ("/git/" => ("method" => "basic", "realm" => "git", "require" => "valid-user"))
+alias.url = ("/git" => "/usr/lib/git-core/git-http-backend")
+setenv.add-environment = ("GIT_PROJECT_ROOT" => "/srv/git", "GIT_HTTP_EXPORT_ALL" => "1")
+cgi.assign = ("git-http-backend" => "")
 "#;
 
 /// The container and its network; both are gone when this is.
@@ -202,6 +220,57 @@ impl Upstream {
     pub fn oid(&self, repo: &str, name: &str) -> String {
         let script = format!("git -C {repo}.git rev-parse --quiet --verify {name} || true");
         self.git(&script).ok().trim().to_owned()
+    }
+
+    /// Serves the repositories at `https://HOST/git/NAME.git` too, to whoever has the user and token. The authority that
+    /// its certificate comes from, PEM.
+    ///
+    /// # Panics
+    /// When the container does not do what it is asked.
+    #[must_use]
+    pub fn serve_https(&self, host: &str, user: &str, token: &str) -> String {
+        let script = format!(
+            "umask 077; mkdir -p /srv/web; cd /srv/web; cat > lighttpd.conf; \
+             openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test-ca \
+                 -addext keyUsage=critical,keyCertSign -keyout ca.key -out ca.pem 2> /dev/null; \
+             openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN={host} -keyout key.pem -out csr.pem 2> /dev/null; \
+             printf 'subjectAltName=DNS:{host}' > names; \
+             openssl x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out leaf.pem 2> /dev/null; \
+             cat leaf.pem key.pem > server.pem; rm ca.key; chown -R git .; lighttpd -tt -f lighttpd.conf"
+        );
+        let _ = Call::new("docker")
+            .args(["exec", "--interactive", &self.name, "sh", "-euc", &script])
+            .stdin(WEB)
+            .run()
+            .ok();
+        let _ = Call::new("docker")
+            .args(["exec", "--interactive", "--user=git", &self.name])
+            .args(["sh", "-euc", "umask 077; cat > /srv/web/users"])
+            .stdin(format!("{user}:{token}\n"))
+            .run()
+            .ok();
+        let start = [
+            "exec",
+            "--detach",
+            &self.name,
+            "lighttpd",
+            "-D",
+            "-f",
+            "/srv/web/lighttpd.conf",
+        ];
+        let _ = docker(start).ok();
+        wait_for("the upstream's web server", || {
+            self.sh("python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", 443))'")
+                .status
+                .success()
+        });
+        self.sh("cat /srv/web/ca.pem").ok()
+    }
+
+    /// How many requests its web server has answered.
+    #[must_use]
+    pub fn web_requests(&self) -> usize {
+        self.sh("cat /srv/web/access.log").ok().lines().count()
     }
 
     /// Whether a repository has an object.

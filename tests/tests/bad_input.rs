@@ -177,6 +177,21 @@ const MANIFESTS: &[(&str, i32, &str)] = &[
         INVALID,
         "bottle.manifest/v9",
     ),
+    (
+        "image: x\ngit-gate: {repos: {a: {url: 'git@h:o/r', host_key: 'ssh-ed25519 AAAA', key: {provider: static, path: /k}, push: {review: true}}}}\n",
+        INVALID,
+        "`push.review` needs a way to ask you",
+    ),
+    (
+        "image: x\ngit-gate: {repos: {a: {url: 'git@h:o/r', host_key: 'ssh-ed25519 AAAA', key: {provider: static, path: /k}, push: {hold: 2h}}}}\n",
+        INVALID,
+        "push.hold is from 1s to 1h",
+    ),
+    (
+        "image: x\ngit-gate: {repos: {a: {url: 'git@h:o/r', host_key: 'ssh-ed25519 AAAA', key: {provider: static, path: /k}, sign: gpg}}}\n",
+        INVALID,
+        "gpg",
+    ),
     ("extends: bad\nimage: x\n", INVALID, "bad -> bad"),
     ("extends: nobody\nimage: x\n", NOT_FOUND, "nobody"),
     ("image: -rm\n", INVALID, "-rm"),

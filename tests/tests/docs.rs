@@ -1,31 +1,15 @@
 //! The documentation, executed: every ```sh and ```console block of README.md and docs/ runs in order, a page in a home
-//! of its own, and what is shown under a command is compared with what it printed. A block that is not run says why in
-//! a comment above it, `<!-- not run: … -->`; `<!-- page not run: … -->` holds for the blocks below it.
+//! of its own, and what is shown under a command is compared with what it printed. See [`bottle_tests::page`] for how a
+//! block says that it is not run, and why.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test's helpers fail by panicking"
-)]
+#![allow(clippy::expect_used, reason = "a test's helpers fail by panicking")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use bottle_tests::page::{Block, blocks, commands, root, same};
 use bottle_tests::{Call, Home, engine, need_engine, tools};
-
-/// One block of a page.
-#[derive(Debug)]
-struct Block {
-    line: usize,
-    language: String,
-    text: Vec<String>,
-    not_run: Option<String>,
-}
-
-fn root() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.parent().expect("the workspace").to_owned()
-}
 
 fn pages() -> Vec<PathBuf> {
     let mut pages: Vec<PathBuf> = fs::read_dir(root().join("docs"))
@@ -39,192 +23,103 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-fn comment(line: &str, what: &str) -> Option<String> {
-    let inside = line.strip_prefix("<!-- ")?.strip_suffix(" -->")?;
-    let why = inside.strip_prefix(what)?.trim();
-    Some(why.to_owned()).filter(|why| !why.is_empty())
-}
-
-fn blocks(page: &str) -> Vec<Block> {
-    let mut blocks: Vec<Block> = Vec::new();
-    let (mut open, mut block_comment, mut page_comment) = (false, None, None);
-    for (index, line) in page.lines().enumerate() {
-        match (line.strip_prefix("```"), open) {
-            (Some(language), false) => {
-                open = true;
-                blocks.push(Block {
-                    line: index + 1,
-                    language: language.to_owned(),
-                    text: Vec::new(),
-                    not_run: block_comment.take().or(page_comment.clone()),
-                });
-            }
-            (Some(_), true) => open = false,
-            (None, true) => {
-                let block = blocks.last_mut().expect("one is open");
-                block.text.push(line.to_owned());
-            }
-            (None, false) => {
-                page_comment = comment(line, "page not run:").or(page_comment);
-                if !line.trim().is_empty() {
-                    block_comment = comment(line, "not run:");
-                }
-            }
-        }
-    }
-    blocks.retain(|block| block.language == "sh" || block.language == "console");
-    blocks
-}
-
-/// A command and the lines shown under it.
-#[derive(Debug)]
-struct Shown {
-    line: usize,
-    command: String,
-    expected: Vec<String>,
-}
-
-fn commands(block: &Block) -> Vec<Shown> {
-    let mut commands: Vec<Shown> = Vec::new();
-    for (index, line) in block.text.iter().enumerate() {
-        match (line.strip_prefix("$ "), commands.last_mut()) {
-            (Some(command), _) => commands.push(Shown {
-                line: block.line + index + 1,
-                command: command.to_owned(),
-                expected: Vec::new(),
-            }),
-            (None, Some(last)) => last.expected.push(line.clone()),
-            (None, None) => panic!("line {}: output before a command", block.line + index + 1),
-        }
-    }
-    commands
-}
-
-/// Whether `line` is what is shown: `…` is anything, and runs of blanks are one.
-fn fits(shown: &str, line: &str) -> bool {
-    let one_blank = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let (shown, line) = (one_blank(shown), one_blank(line));
-    let mut parts = shown.split('…').map(str::trim);
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = line.strip_prefix(first) else {
-        return false;
-    };
-    let mut parts: Vec<&str> = parts.collect();
-    let Some(last) = parts.pop() else {
-        return rest.is_empty();
-    };
-    for part in parts {
-        let Some(at) = rest.find(part) else {
-            return false;
-        };
-        rest = &rest[at + part.len()..];
-    }
-    rest.ends_with(last)
-}
-
-/// Whether the output is what is shown; a line `…` alone is any number of lines.
-fn same(expected: &[String], output: &str) -> bool {
-    let lines: Vec<&str> = output
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
-    let expected: Vec<&str> = expected
-        .iter()
-        .map(String::as_str)
-        .filter(|line| !line.trim().is_empty())
-        .collect();
-    matches_lines(&expected, &lines)
-}
-
-fn matches_lines(expected: &[&str], lines: &[&str]) -> bool {
-    match (expected.split_first(), lines.split_first()) {
-        (None, rest) => rest.is_none(),
-        (Some((&"…", more)), _) => {
-            (0..=lines.len()).any(|skipped| matches_lines(more, &lines[skipped..]))
-        }
-        (Some((shown, more)), Some((line, rest))) => fits(shown, line) && matches_lines(more, rest),
-        (Some(_), None) => false,
-    }
-}
-
 /// Runs a page's blocks in one shell and returns what did not come out as shown.
 fn run_page(name: &str, blocks: &[Block]) -> Vec<String> {
     let home = Home::new();
     let work = tempfile::tempdir().expect("a folder");
+    let bin = tempfile::tempdir().expect("a folder");
+    tools::install(bin.path());
     let user = home.path().parent().expect("a folder").join("user");
     std::os::unix::fs::symlink(home.path(), user.join(".bottle")).expect("a link");
-    let mut script = String::from("set +e\n");
+    // A page may make a home of its own, which is below TMPDIR: what it leaves there when it fails is removed as well.
+    let mut script = String::from(
+        "trap 'docker ps --all --quiet --filter label=bottle.page | xargs --no-run-if-empty docker rm --force
+        for home in \"$TMPDIR\"/*/home; do
+            [ ! -d \"$home/state\" ] || bottle-run --home \"$home\" --quiet down --purge $(ls \"$home/state\")
+        done' EXIT\nset +e\n",
+    );
     let mut shown = Vec::new();
     for block in blocks {
+        let number = shown.len();
         if block.language == "sh" {
-            script.push_str("set -e\n");
-            script.push_str(&block.text.join("\n"));
+            // In this very shell: later blocks use its variables and functions.
             script.push_str(&format!(
-                "\nset +e +u +o pipefail\necho {} > \"$OUT/reached\"\n",
-                block.line
+                "{}\n{{\n{}\n}} > \"$OUT/{number}\" 2>&1 < /dev/null\nset +e +u +o pipefail\n",
+                // What is shown below a block says whether it did what it should.
+                if block.output.is_some() {
+                    "set +e"
+                } else {
+                    "set -e"
+                },
+                block.text.join("\n")
             ));
+            shown.push((block.line, block.text.join("\n"), block.output.clone()));
             continue;
         }
         for command in commands(block) {
-            let number = shown.len();
             // In a subshell: what a command on the page leaves behind is files, as for a reader with two terminals.
             script.push_str(&format!(
-                "( {} ) > \"$OUT/{number}\" 2>&1 < /dev/null\n",
-                command.command
+                "( {} ) > \"$OUT/{}\" 2>&1 < /dev/null\n",
+                command.command,
+                shown.len()
             ));
-            shown.push(command);
+            shown.push((command.line, command.command, Some(command.expected)));
         }
     }
-    script.push_str("echo end > \"$OUT/reached\"\n");
+    script.push_str(": > \"$OUT/end\"\n");
     let out = tempfile::tempdir().expect("a folder");
-    let folder = tools::tool("bottle-plan");
     let path = std::env::var("PATH").unwrap_or_default();
-    let tools_first = format!("{}:{path}", folder.parent().expect("a folder").display());
     let mut call = Call::new("bash")
         .cwd(work.path())
         .env("HOME", &user)
         .env("BOTTLE_HOME", home.path())
         .env("OUT", out.path())
-        .env("PATH", tools_first)
+        .env("TMPDIR", work.path())
+        .env("PATH", format!("{}:{path}", bin.path().display()))
         .stdin(script)
         .args(["-s"]);
     if let Some(sidecar) = tools::sidecar() {
         call = call.env("BOTTLE_SIDECAR", sidecar);
     }
+    // What a page makes itself has this label; a run that was killed may have left it.
+    engine::sweep("bottle.page");
     let done = call.run();
+    engine::sweep("bottle.page");
     engine::sweep(&home.label());
     let mut wrong = Vec::new();
-    let reached = fs::read_to_string(out.path().join("reached")).unwrap_or_default();
-    if reached.trim() != "end" {
+    if !out.path().join("end").exists() {
+        // Where the shell left: the last thing that was begun.
+        let begun = (0..shown.len())
+            .rev()
+            .find(|number| out.path().join(number.to_string()).exists());
+        let begun = begun.unwrap_or_default();
+        let output = fs::read_to_string(out.path().join(begun.to_string())).unwrap_or_default();
         wrong.push(format!(
-            "{name}: a block after line {} failed: {}",
-            reached.trim(),
-            done.stderr
+            "{name}:{}: failed: {output}{}",
+            shown[begun].0, done.stderr
         ));
     }
-    for (number, command) in shown.iter().enumerate() {
+    for (number, (line, command, expected)) in shown.iter().enumerate() {
         let output = fs::read_to_string(out.path().join(number.to_string())).unwrap_or_default();
-        if !same(&command.expected, &output) {
+        if let Some(expected) = expected
+            && !same(expected, &output)
+        {
             wrong.push(format!(
-                "{name}:{}: $ {}\n--- shown\n{}\n--- printed\n{output}",
-                command.line,
-                command.command,
-                command.expected.join("\n")
+                "{name}:{line}: $ {command}\n--- shown\n{}\n--- printed\n{output}",
+                expected.join("\n")
             ));
         }
     }
     wrong
 }
 
+/// One page at a time, so that one that is wrong hides no other; `BOTTLE_PAGE=try.md` runs only that one.
 #[test]
 fn every_page_does_what_it_shows() {
     if !need_engine("every_page_does_what_it_shows") {
         return;
     }
-    if tools::sidecar().is_none() {
-        bottle_tests::engine::note_skipped("docs", "bottle-sidecar is not built");
-        return;
-    }
+    let only = std::env::var("BOTTLE_PAGE").ok();
     let (mut wrong, mut ran) = (Vec::new(), 0);
     for page in pages() {
         let name = page
@@ -232,6 +127,9 @@ fn every_page_does_what_it_shows() {
             .expect("a name")
             .to_string_lossy()
             .into_owned();
+        if only.as_ref().is_some_and(|only| *only != name) {
+            continue;
+        }
         let text = fs::read_to_string(&page).expect("a page");
         let mut blocks = blocks(&text);
         blocks.retain(|block| block.not_run.is_none());
@@ -240,33 +138,167 @@ fn every_page_does_what_it_shows() {
             wrong.extend(run_page(&name, &blocks));
         }
     }
-    assert!(ran >= 4, "{ran} pages");
+    assert!(ran >= 10 || only.is_some(), "{ran} pages");
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
+/// A command in an indented block is run by nobody: it is in a fence, or what is shown says that nothing is typed here.
 #[test]
-fn shapes_are_compared_line_by_line() {
-    let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
-    for (shown, printed, fits) in [
-        ("a b", "a   b\n", true),
-        ("a … d", "a b c d\n", true),
-        ("a … d", "a b c\n", false),
-        ("sha256:…", "sha256:00\n", true),
-        ("a\n…\nz", "a\nb\nc\nz\n", true),
-        ("a\n…\nz", "a\nb\n", false),
-        ("a", "a\nb\n", false),
-        ("a\n…", "a\n", true),
-        ("", "something\n", false),
-    ] {
-        assert_eq!(same(&lines(shown), printed), fits, "{shown:?} {printed:?}");
+fn no_command_hides_in_an_indented_block() {
+    let mut wrong = Vec::new();
+    for page in pages() {
+        let text = fs::read_to_string(&page).expect("a page");
+        let (mut fence, mut marked, mut after) = (false, false, "");
+        for (index, line) in text.lines().enumerate() {
+            if line.starts_with("```") {
+                fence = !fence;
+            }
+            let first = line.strip_prefix("    ").unwrap_or_default();
+            let word = first.split(' ').next().unwrap_or_default();
+            let command = word == "$"
+                || word == "bottle"
+                || word == "cargo"
+                || word == "curl"
+                || word == "docker"
+                || word.starts_with("scripts/")
+                || (word.starts_with("bottle-") && !word.ends_with(':'));
+            // What a program printed may begin with its own name, below the fence of what was typed.
+            let printed = after == "```" || first.contains(": ");
+            if command && !fence && !marked && !printed {
+                wrong.push(format!("{}:{}: {first}", page.display(), index + 1));
+            }
+            if !line.trim().is_empty() && !line.starts_with("    ") {
+                marked = line.starts_with("<!-- not run:");
+                after = line;
+            }
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A fence inside a comment's reach, and prose between that takes it away.
+/// What no test runs is still typed by somebody: each command of ours, in a block or between two backticks, exists, and so do
+/// its flags.
 #[test]
-fn a_comment_holds_for_the_next_block() {
-    let page = "<!-- not run: why -->\n```sh\na\n```\n```sh\nb\n```\n<!-- page not run: all -->\n\n```console\n$ c\n```\n";
-    let found = blocks(page);
-    let marks: Vec<Option<&str>> = found.iter().map(|block| block.not_run.as_deref()).collect();
-    assert_eq!(marks, [Some("why"), None, Some("all")]);
+fn every_command_on_a_page_exists() {
+    let mut helps = BTreeMap::new();
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).expect("a page");
+        for (index, line) in text.lines().enumerate() {
+            for call in calls(line) {
+                seen += 1;
+                if let Some(why) = unknown(&call, &mut helps) {
+                    let name = page.file_name().unwrap_or_default().display();
+                    wrong.push(format!("{name}:{}: {}: {why}", index + 1, call.join(" ")));
+                }
+            }
+        }
+    }
+    assert!(seen > 150, "{seen} commands");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+const TOOLS: [&str; 5] = [
+    "bottle-plan",
+    "bottle-ca",
+    "bottle-render",
+    "bottle-run",
+    "bottle-snapshot",
+];
+
+/// The calls of our tools in a line, as words: each ends where the shell begins another command, or its quotation.
+fn calls(line: &str) -> Vec<Vec<String>> {
+    let mut calls: Vec<Vec<String>> = Vec::new();
+    let mut open = false;
+    let apart = line
+        .replace("\\|", "|")
+        .replace('`', " ` ")
+        .replace(';', " ; ")
+        .replace(')', " ) ");
+    for word in apart.split_whitespace() {
+        let ends = matches!(
+            word,
+            "|" | "||" | "&&" | ";" | "&" | "`" | ")" | ">" | "<" | "--" | "#" | "\\"
+        );
+        let ends = ends || word.contains("$(");
+        let word = word
+            .trim_start_matches('"')
+            .trim_start_matches("$(")
+            .trim_start_matches('(');
+        if TOOLS.contains(&word) {
+            calls.push(vec![word.to_owned()]);
+            open = true;
+        } else if ends {
+            open = false;
+        } else if open && let Some(call) = calls.last_mut() {
+            call.push(word.to_owned());
+        }
+    }
+    calls
+}
+
+/// Why a call cannot be typed so, if it cannot.
+fn unknown(call: &[String], helps: &mut BTreeMap<Vec<String>, String>) -> Option<String> {
+    let mut help = |path: &[String]| {
+        helps
+            .entry(path.to_vec())
+            .or_insert_with(|| {
+                let call = Call::new(tools::tool(&path[0]));
+                call.args(path[1..].iter().map(String::as_str))
+                    .args(["--help"])
+                    .run()
+                    .stdout
+            })
+            .clone()
+    };
+    let mut path = vec![call[0].clone()];
+    let mut text = help(&path);
+    for word in &call[1..] {
+        let is_flag = word.starts_with('-') && word.len() > 1;
+        let listed = text.lines().any(|line| {
+            line.starts_with("  ") && line.split_whitespace().next() == Some(word) && !is_flag
+        });
+        let in_commands = text.split("Commands:\n").nth(1).is_some_and(|rest| {
+            rest.split("\n\n")
+                .next()
+                .unwrap_or_default()
+                .lines()
+                .any(|line| line.split_whitespace().next() == Some(word))
+        });
+        if listed && in_commands {
+            path.push(word.clone());
+            text = help(&path);
+        }
+    }
+    call[1..].iter().find_map(|word| {
+        let flag = word.split('=').next().unwrap_or_default();
+        let flag = flag.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        let is_flag = flag.len() > 1
+            && flag.starts_with('-')
+            && flag
+                .trim_start_matches('-')
+                .starts_with(|c: char| c.is_ascii_alphabetic());
+        let known = text
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+            .any(|word| word == flag);
+        (is_flag && !known).then(|| format!("{} has no {flag}", path.join(" ")))
+    })
+}
+
+/// Of the README's folder, so that a page cannot be forgotten.
+#[test]
+fn every_page_is_linked_from_the_readme() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("the README");
+    for page in pages() {
+        let name = page
+            .strip_prefix(root())
+            .unwrap_or(Path::new(""))
+            .display()
+            .to_string();
+        assert!(
+            name == "README.md" || readme.contains(&format!("({name}")),
+            "{name}"
+        );
+    }
 }

@@ -87,7 +87,6 @@ fn an_engine_without_the_runtime_says_what_it_has() {
 }
 
 #[test]
-#[ignore = "the second engine does not come back on its own folder here: not understood yet"]
 fn an_engine_that_crashes_under_a_bottle_leaves_nothing_once_it_is_back() {
     let test = "an_engine_that_crashes_under_a_bottle";
     let Some(mut engine) = engine(test) else {

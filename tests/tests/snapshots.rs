@@ -6,7 +6,8 @@
 use bottle_tests::engine::docker;
 use bottle_tests::fake::{Rule, Script};
 use bottle_tests::second::SecondEngine;
-use bottle_tests::{Bottle, Call, Done, FakeDocker, Home, need_engine};
+use bottle_tests::snapshot::{killing_at, purge, recorded, resume, sh, snapshot, status, unnamed};
+use bottle_tests::{Call, FakeDocker, Home, need_engine};
 use serde_json::Value;
 
 const TOKEN: &str = "tok-snapshots-4b5c6d7e8f90a1b2c3d4e5f6";
@@ -24,48 +25,6 @@ fn home() -> Home {
     let home = Home::with_env(&[("TEST_TOKEN", TOKEN), ("TEST_GIVEN", GIVEN)]);
     home.bottle("web", WEB);
     home
-}
-
-fn snapshot(home: &Home, args: &[&str]) -> Done {
-    home.tool("bottle-snapshot")
-        .args(args.iter().copied())
-        .run()
-}
-
-fn sh(bottle: &Bottle, script: &str) -> String {
-    bottle.exec(&["sh", "-c", script]).ok()
-}
-
-fn resume(home: &Home, args: &[&str], slug: &str) -> (Bottle, String) {
-    let plan = home.tool("bottle-plan").args(args.iter().copied()).run();
-    let said = plan.stderr.clone();
-    let up = home
-        .tool("bottle-run")
-        .args(["up"])
-        .stdin(home.render(&plan.ok()))
-        .run();
-    let said = said + &up.stderr;
-    (Bottle::started(home, slug, up.json()), said)
-}
-
-/// Images of this bottle's snapshots that nobody would find again.
-fn unnamed(slug: &str) -> Vec<String> {
-    let filter = format!("label=bottle.snapshot.slug={slug}");
-    let args = [
-        "images",
-        "--all",
-        "--quiet",
-        "--filter",
-        "dangling=true",
-        "--filter",
-        &filter,
-    ];
-    docker(args).ok().lines().map(str::to_owned).collect()
-}
-
-fn status(bottle: &Bottle) -> String {
-    let args = ["inspect", "--format", "{{.State.Status}}", &bottle.agent()];
-    docker(args).ok().trim().to_owned()
 }
 
 #[test]
@@ -258,11 +217,31 @@ fn a_planted_secret_is_found_wherever_it_is() {
             done.stderr
         );
         assert!(!done.stderr.contains(TOKEN), "{place}: the value is told");
+        if place.starts_with("a border") {
+            let told = format!("at byte {head} of workspace/planted/p");
+            assert!(done.stderr.contains(&told), "{}", done.stderr);
+        }
         assert_eq!(unnamed(&slug), Vec::<String>::new(), "{place}");
         sh(&bottle, "rm -r /workspace/planted");
     }
     let done = snapshot(&home, &["commit", &slug, "--message", TOKEN]);
     assert_eq!(done.code(), 3, "in the message: {}", done.stderr);
+    // An environment that was written with it is in the image's configuration, whatever the files are.
+    home.bottle(
+        "leaky",
+        &WEB.replace("GREETING: hello", &format!("GREETING: '{TOKEN}'")),
+    );
+    let leaky = home.slug("leaky");
+    let _leaky = home.up("leaky", &leaky);
+    let done = snapshot(&home, &["commit", &leaky]);
+    assert_eq!(done.code(), 3, "in the environment: {}", done.stderr);
+    assert!(
+        done.stderr.contains("the image's configuration"),
+        "{}",
+        done.stderr
+    );
+    assert_eq!(unnamed(&leaky), Vec::<String>::new());
+    home.down(&leaky);
     // What the agent was given is looked for too, and a clean one is let through after all that.
     sh(&bottle, "printenv GIVEN > /workspace/given");
     assert_eq!(snapshot(&home, &["commit", &slug]).code(), 3);
@@ -366,43 +345,30 @@ fn an_engine_that_cannot_freeze_changes_nothing() {
         "{}",
         done.stderr
     );
+    // No engine at all, by any command that would change something.
+    for program in ["/bin/true", "/bin/false", "no-such-engine"] {
+        for args in [
+            &["commit", slug.as_str()][..],
+            &["import", "/dev/null"],
+            &["push", &slug, "registry.example.com/demo:1"],
+            &["pull", "registry.example.com/demo:1"],
+        ] {
+            let done = home
+                .tool("bottle-snapshot")
+                .env("BOTTLE_DOCKER", program)
+                .args(args.iter().copied())
+                .run();
+            let seen = (done.code(), done.stdout.as_str());
+            assert_eq!(seen, (1, ""), "{program} {args:?}: {}", done.stderr);
+            assert!(done.stderr.contains("hint: "), "{program}: {}", done.stderr);
+        }
+    }
     assert_eq!(
         std::fs::read(home.state(&slug).join("metadata.json")).expect("it is there"),
         before
     );
     assert!(!home.state(&slug).join("snapshots.json").exists());
     assert_eq!(status(&bottle), "running");
-}
-
-/// The real engine behind a script that kills the caller at one call, which goes on as an orphan.
-fn killing_at(moment: Option<u32>) -> FakeDocker {
-    let rule = moment.map(|moment| Rule {
-        call: Some(moment),
-        kill_parent: Some(9),
-        pass_on: true,
-        ..Rule::default()
-    });
-    FakeDocker::new(&Script {
-        rules: rule.into_iter().collect(),
-        real: Some("docker".to_owned()),
-        ..Script::default()
-    })
-}
-
-fn recorded(home: &Home, slug: &str) -> usize {
-    let list = home
-        .tool("bottle-snapshot")
-        .args(["list", "--json"])
-        .run()
-        .json();
-    let snapshots = list["snapshots"].as_array().expect("a list").clone();
-    let mine = snapshots.iter().filter(|one| one["slug"] == slug);
-    mine.inspect(|one| {
-        let tag = one["tag"].as_str().expect("a name");
-        let found = docker(["image", "inspect", "--format", "{{.Id}}", tag]).ok();
-        assert_eq!(found.trim(), one["image"].as_str().expect("an id"));
-    })
-    .count()
 }
 
 #[test]
@@ -448,20 +414,24 @@ fn killed_at_any_moment_there_is_a_snapshot_or_there_is_none() {
         assert_eq!(unnamed(&slug), Vec::<String>::new(), "at call {moment}");
     }
 
-    // The same for an import, which leaves all of a bottle or nothing.
+    // The same for an export, which leaves no file of that name.
     let file = home.cwd().join("kill.tar.zst");
     let path = file.to_str().expect("UTF-8");
+    for moment in 1..=2 {
+        let engine = killing_at(Some(moment));
+        let killed = with(&engine, &["export", &slug, "-o", path]);
+        assert_eq!(killed.code(), 137, "at call {moment}: {}", killed.stderr);
+        engines.push(engine);
+        assert!(!file.exists(), "at call {moment}");
+    }
+
+    // And for an import, which leaves all of a bottle or nothing.
     assert_eq!(snapshot(&home, &["export", &slug, "-o", path]).code(), 0);
     let moved = home.slug("kill-moved");
     let whole = killing_at(None);
     let _ = with(&whole, &["import", path, "--slug", &moved]).ok();
     let calls = u32::try_from(whole.calls().len()).expect("few");
-    assert_eq!(snapshot(&home, &["rm", &moved, "--force"]).code(), 0);
-    let _ = home
-        .tool("bottle-run")
-        .args(["down", &moved, "--purge"])
-        .run()
-        .ok();
+    purge(&home, &moved);
     for moment in 1..=calls {
         let engine = killing_at(Some(moment));
         let killed = with(&engine, &["import", path, "--slug", &moved]);
@@ -470,14 +440,7 @@ fn killed_at_any_moment_there_is_a_snapshot_or_there_is_none() {
         assert_eq!(snapshot(&home, &["gc"]).code(), 0, "at call {moment}");
         match recorded(&home, &moved) {
             0 => assert!(!home.state(&moved).exists(), "at call {moment}"),
-            _ => {
-                assert_eq!(snapshot(&home, &["rm", &moved, "--force"]).code(), 0);
-                let _ = home
-                    .tool("bottle-run")
-                    .args(["down", &moved, "--purge"])
-                    .run()
-                    .ok();
-            }
+            _ => purge(&home, &moved),
         }
     }
     assert!(recorded(&home, &slug) >= 1, "the earlier ones are intact");

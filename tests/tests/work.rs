@@ -207,10 +207,7 @@ fn booby_trap(repository: &Path, canary: &Path) {
     fs::write(&file, format!("{before}{config}")).expect("settings");
 }
 
-// Up to the pull it holds: git refuses the rewritten address, and nothing runs. That a pull works all the same, and what
-// comes after it, is not shown yet.
 #[test]
-#[ignore = "pull is refused where the host's own repository rewrites every path to ext::"]
 fn nothing_of_a_repository_runs_on_the_host() {
     let name = "nothing_of_a_repository_runs_on_the_host";
     if !need_engine(name) {

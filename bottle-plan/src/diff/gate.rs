@@ -25,10 +25,15 @@ fn pushes(plan: &Value) -> Vec<String> {
     for repo in list(&plan["git_gate"]["repos"]) {
         let place = format!("{} ({})", text(&repo["name"]), text(&repo["url"]));
         pushes.push(format!("git fetch from {place}, through git-gate"));
+        let seen = if repo["push"]["review"] == true {
+            " and after the operator has looked"
+        } else {
+            ""
+        };
         for reference in list(&repo["refs"]) {
             let reference = text(&reference);
             pushes.push(format!(
-                "git push to {reference} of {place}, through git-gate"
+                "git push to {reference} of {place}, through git-gate{seen}"
             ));
         }
     }

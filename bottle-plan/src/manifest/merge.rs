@@ -30,6 +30,8 @@ pub fn fold_parents(before: Bottle, next: Bottle) -> Bottle {
         (Some(below), Some(above)) => Some(Egress {
             log: above.log.or(below.log),
             upstream_ca: above.upstream_ca.or(below.upstream_ca),
+            upstream_proxy: above.upstream_proxy.or(below.upstream_proxy),
+            audit: above.audit.or(below.audit),
             mode: above.mode.or(below.mode),
             routes: append_new(below.routes, above.routes),
         }),

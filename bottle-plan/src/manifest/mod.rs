@@ -13,8 +13,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use crate::plan::{Isolation, Runtime, WorkspaceMode};
-use crate::policy::{Dlp, GitAccess, HeaderMatch, Mode, Scheme, Tls};
+use crate::plan::{Isolation, Runtime, Sign, WorkspaceMode};
+use crate::policy::{Dlp, GitAccess, HeaderMatch, Mode, OnFull, Scheme, Tls};
 use crate::request::OnTimeout;
 use values::{ByteSize, Memory, OneOrMany, PathRule, Seconds};
 
@@ -132,11 +132,28 @@ pub struct Egress {
     pub log: Option<u8>,
     /// More roots to trust upstream, PEM, relative to this file.
     pub upstream_ca: Option<String>,
+    /// The host variable with the proxy to go through, such as `HTTPS_PROXY`; none unless written.
+    pub upstream_proxy: Option<String>,
+    /// How much is kept on record.
+    pub audit: Option<Audit>,
     /// `enforce` unless written; `observe` lets the agent reach every public host, to learn what routes it needs.
     pub mode: Option<Mode>,
     /// The only destinations.
     #[serde(default)]
     pub routes: Vec<Route>,
+}
+
+/// How much is kept on record, and what happens when it cannot be written.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// Of all files together; `256m` unless written.
+    pub max_bytes: Option<ByteSize>,
+    /// In so many files; 4 unless written.
+    pub files: Option<u32>,
+    /// `deny` unless written, or `allow`.
+    #[serde(default)]
+    pub on_full: OnFull,
 }
 
 /// One destination.
@@ -250,6 +267,8 @@ pub struct Repo {
     /// What else a push must keep to.
     #[serde(default)]
     pub push: PushRules,
+    /// Whether the gate signs pushes with a key of its own: `ssh`, or `ssh-if-asked`.
+    pub sign: Option<Sign>,
 }
 
 /// What a push must keep to, beside the refs.
@@ -265,6 +284,8 @@ pub struct PushRules {
     /// Whether the operator looks at each push first.
     #[serde(default)]
     pub review: bool,
+    /// How long a push that waits for the operator is held; `100s` unless written.
+    pub hold: Option<Seconds>,
 }
 
 /// Where the key of a repository comes from.

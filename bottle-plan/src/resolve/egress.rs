@@ -16,8 +16,8 @@ use crate::manifest::load::{Manifest, hex};
 use crate::manifest::{self};
 use crate::plan::{Ca, Egress, Slot, Source};
 use crate::policy::{
-    Auth, AuthScheme, Detectors, Limits, METHODS, Match, Mode, PathKind, PathMatch, Route, Scheme,
-    Tls,
+    AuditRules, Auth, AuthScheme, Detectors, Limits, METHODS, Match, Mode, PathKind, PathMatch,
+    Route, Scheme, Tls,
 };
 
 /// Said whenever such a plan is made or started.
@@ -40,7 +40,11 @@ const NO_CREDENTIAL: [&str; 9] = [
     "upgrade",
 ];
 const OUTBOUND: [&str; 3] = ["known_secrets", "token_patterns", "entropy"];
-const INBOUND: [&str; 1] = ["injection"];
+const INBOUND: [&str; 2] = ["injection", "token_patterns"];
+
+/// A file that is smaller holds too little to see anything in; with more files each request would search for its place.
+const LEAST_FILE: u64 = 1 << 20;
+const MOST_FILES: u32 = 100;
 
 /// Variable of the agent → the slot whose placeholder it holds.
 pub(super) type Placeholders = BTreeMap<String, String>;
@@ -82,7 +86,18 @@ pub(super) fn resolve(
     if mode == Mode::Observe {
         warnings.push(OBSERVE_WARNING.to_owned());
     }
+    if let Some(name) = &written.upstream_proxy {
+        check_variable(name, "egress.upstream_proxy")?;
+        if mode == Mode::Observe {
+            return Err(Failure::invalid(
+                "egress.mode: observe does not go through egress.upstream_proxy: that proxy resolves the names, and nobody could say what is reached",
+            )
+            .hint("take one of them out"));
+        }
+    }
     let egress = Egress {
+        upstream_proxy: written.upstream_proxy,
+        audit: audit(written.audit.as_ref())?,
         ca: Ca {
             dir: inputs.state.join("egress"),
             days: CA_DAYS,
@@ -96,6 +111,30 @@ pub(super) fn resolve(
         routes,
     };
     Ok((egress, slots.placeholders, source))
+}
+
+fn audit(written: Option<&manifest::Audit>) -> Result<AuditRules> {
+    let usual = AuditRules::default();
+    let Some(written) = written else {
+        return Ok(usual);
+    };
+    let rules = AuditRules {
+        max_bytes: written.max_bytes.map_or(usual.max_bytes, |size| size.0),
+        files: written.files.unwrap_or(usual.files),
+        on_full: written.on_full,
+    };
+    if !(1..=MOST_FILES).contains(&rules.files)
+        || rules.max_bytes / u64::from(rules.files) < LEAST_FILE
+    {
+        return Err(Failure::invalid(format!(
+            "egress.audit: {} bytes in {} files is not usable",
+            rules.max_bytes, rules.files
+        ))
+        .hint(format!(
+            "1 to {MOST_FILES} files, and at least 1m of `max_bytes` for each"
+        )));
+    }
+    Ok(rules)
 }
 
 /// Whom the sidecar believes is part of what is granted: the file's content goes into the digest.

@@ -24,6 +24,9 @@ const PROTECTED: [&str; 8] = [
     ".gitmodules",
 ];
 
+/// Longer, and the agent's git has given up.
+const LONGEST_HOLD: u64 = 3600;
+
 /// The user that GitHub and GitLab both take with a token.
 const TOKEN_USER: &str = "x-access-token";
 
@@ -75,7 +78,21 @@ fn repo(name: &str, written: &manifest::Repo, inputs: &Inputs<'_>) -> Result<Rep
         key,
         refs,
         push: push_rules(&written.push)?,
+        sign: written.sign,
     })
+}
+
+/// What has to be decided by a person needs a way to ask her.
+pub(super) fn check_review(gate: Option<&GitGate>, can_ask: bool) -> Result<()> {
+    let waits = |repo: &&Repo| repo.push.review;
+    match gate.and_then(|gate| gate.repos.iter().find(waits)) {
+        Some(repo) if !can_ask => Err(Failure::invalid(format!(
+            "git-gate.repos.{}: `push.review` needs a way to ask you",
+            repo.name
+        ))
+        .hint("add `supervise: true`; docs/supervise.md says what the agent can ask then")),
+        _ => Ok(()),
+    }
 }
 
 /// The address fits the key, and the host of an SSH address can be known again.
@@ -140,7 +157,16 @@ fn push_rules(written: &manifest::PushRules) -> Result<PushRules> {
         max_bytes: written.max_bytes.map_or(MAX_BYTES, |size| size.0),
         protected_paths,
         review: written.review,
+        hold: written.hold.map(|seconds| seconds.0),
     };
+    if rules
+        .hold
+        .is_some_and(|hold| !(1..=LONGEST_HOLD).contains(&hold))
+    {
+        return Err(
+            Failure::invalid("push.hold is from 1s to 1h").hint("100s when it is not written")
+        );
+    }
     if rules.max_commits == 0 || rules.max_bytes == 0 {
         return Err(Failure::invalid("push: a limit of 0 lets nothing through")
             .hint("`refs: []` makes the repository read-only"));

@@ -18,7 +18,7 @@ use crate::host::HostPattern;
 use crate::manifest;
 use crate::manifest::load::{Manifest, Places};
 use crate::plan::{PLAN_SCHEMA, Plan, Sidecar, Step, Supervise, Workspace, WorkspaceMode};
-use crate::subnet;
+use crate::{strict, subnet};
 
 /// The port of the supervise server inside a bottle.
 const SUPERVISE_PORT: u16 = 9100;
@@ -82,6 +82,7 @@ pub fn resolve(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Resolved> {
         egress::resolve(manifest, inputs, provider.as_ref(), &mut warnings)?;
     let git_gate = git::gate(bottle.git_gate.as_ref(), inputs)?;
     let supervise = supervise(bottle.supervise.as_ref())?;
+    git::check_review(git_gate.as_ref(), supervise.is_some())?;
     let workspace = workspace(manifest, inputs)?;
     let mut sources = manifest.sources.clone();
     let around = agent::Around {
@@ -112,6 +113,9 @@ pub fn resolve(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Resolved> {
         provision.push(Step::Git);
     }
 
+    let runtime = bottle.runtime.unwrap_or_default();
+    let isolation = bottle.isolation.unwrap_or_default();
+    strict::check(isolation, runtime)?;
     let mut plan = Plan {
         schema: PLAN_SCHEMA.to_owned(),
         slug: inputs.slug.to_owned(),
@@ -136,8 +140,8 @@ pub fn resolve(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Resolved> {
         git_gate,
         supervise,
         workspace,
-        runtime: bottle.runtime.unwrap_or_default(),
-        isolation: bottle.isolation.unwrap_or_default(),
+        runtime,
+        isolation,
         provision,
         resume: None,
     };
@@ -175,6 +179,7 @@ fn supervise(written: Option<&manifest::Supervise>) -> Result<Option<Supervise>>
             .map_err(|error| Failure::invalid(format!("supervise.hosts: `{text}`: {error}")))
     };
     Ok(Some(Supervise {
+        image: format!("bottle-services:{}", env!("CARGO_PKG_VERSION")),
         port: SUPERVISE_PORT,
         timeout,
         on_timeout: written.on_timeout,

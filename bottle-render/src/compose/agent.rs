@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use bottle_plan::failure::Result;
-use bottle_plan::plan::{EnvSource, EnvVar, Plan, Runtime, WorkspaceMode};
+use bottle_plan::plan::{EnvSource, EnvVar, HELPER, Plan, Runtime, WorkspaceMode};
+use bottle_plan::strict::{FORWARDER_STATUS, IN_THE_AGENT, LOOPBACK, SOCKETS, doors};
 
 use super::model::{Condition, Endpoint, Service, Text};
 use super::{IPV6_OFF, bind, keyed, labels, logging, security_opt, texts};
@@ -30,7 +31,7 @@ pub(super) fn service(plan: &Plan) -> Result<Service> {
             plan.workspace.read_only,
         )?);
     }
-    Ok(Service {
+    let mut service = Service {
         container_name: format!("{}-agent", plan.project).into(),
         image: agent.image.reference.as_str().into(),
         pull_policy: "never".into(),
@@ -44,6 +45,7 @@ pub(super) fn service(plan: &Plan) -> Result<Service> {
         init: Some(true),
         restart: "no".into(),
         stop_grace_period: "2s".into(),
+        stop_signal: None,
         runtime: runtime(plan.runtime),
         depends_on: waits_for(plan),
         environment: environment(plan)?,
@@ -71,6 +73,8 @@ pub(super) fn service(plan: &Plan) -> Result<Service> {
         shm_size: Some(SHM_SIZE),
         // When the host runs out of memory, the agent goes first.
         oom_score_adj: Some(500),
+        network_mode: None,
+        extra_hosts: Vec::new(),
         networks: BTreeMap::from([(
             "internal",
             Endpoint {
@@ -85,7 +89,37 @@ pub(super) fn service(plan: &Plan) -> Result<Service> {
         healthcheck: None,
         logging: logging(),
         labels: labels(plan, "agent"),
-    })
+    };
+    if plan.is_strict() {
+        without_network(&mut service, plan)?;
+    }
+    Ok(service)
+}
+
+/// Nothing but the loopback, where the forwarder listens in place of the sidecars.
+fn without_network(service: &mut Service, plan: &Plan) -> Result<()> {
+    service.network_mode = Some("none".into());
+    service.networks = BTreeMap::new();
+    service.dns = vec![LOOPBACK];
+    service.extra_hosts = plan.sidecar_hosts().into_iter().map(Text::from).collect();
+    // Ports 53, 80 and 443, for the agent's user.
+    service
+        .sysctls
+        .insert("net.ipv4.ip_unprivileged_port_start", "0".into());
+    let sockets = plan.state.join(SOCKETS);
+    service.volumes.push(bind(&sockets, IN_THE_AGENT, true)?);
+    // The forwarder itself is process 1, which the kernel lets nobody in the container end, and collects the orphans.
+    service.init = Some(false);
+    service.entrypoint = Some(texts([HELPER, "forward"]));
+    let mut command = vec![
+        format!("--sockets={IN_THE_AGENT}"),
+        format!("--status-socket={FORWARDER_STATUS}"),
+    ];
+    command.extend(doors(plan));
+    service.command = Some(command.into_iter().map(Text::from).collect());
+    // For the same reason it hears no other.
+    service.stop_signal = Some("SIGKILL".into());
+    Ok(())
 }
 
 /// The sidecars, whoever starts the file.

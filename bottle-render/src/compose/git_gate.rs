@@ -5,8 +5,8 @@ use bottle_plan::git::{GitGate, RepoKey, secret_slot, token_slot};
 use bottle_plan::plan::{EnvSource, Plan};
 
 use super::model::{Service, Text};
-use super::sidecar::{bare, base, places};
-use super::{bind, outside_address, texts};
+use super::sidecar::{bare, base, place};
+use super::{bind, outside_address, supervise, texts};
 
 /// Git maps packs and keeps deltas in memory, and what is being scanned lies in /tmp, which counts too.
 const MEMORY: u64 = 1 << 30;
@@ -28,10 +28,10 @@ pub(super) fn service(plan: &Plan, gate: &GitGate) -> Result<Service> {
         bind(&folder.join("mirrors"), "/var/lib/bottle/mirrors", false)?,
         bind(&folder.join("audit"), "/var/lib/bottle/audit", false)?,
     ];
-    service.networks = places([
-        ("egress", outside_address(plan, 4)?),
-        ("internal", plan.networks.addresses.git_gate),
-    ]);
+    service.volumes.extend(supervise::seen_by_git_gate(plan)?);
+    let outside = Some(outside_address(plan, 4)?);
+    let inside = plan.networks.addresses.git_gate;
+    place(&mut service, plan, "git-gate", inside, outside)?;
     Ok(service)
 }
 

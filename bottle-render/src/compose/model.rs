@@ -78,6 +78,8 @@ pub struct Service {
     pub restart: Text,
     pub stop_grace_period: Text,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime: Option<Text>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub depends_on: BTreeMap<&'static str, Condition>,
@@ -104,7 +106,14 @@ pub struct Service {
     pub shm_size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i16>,
+    /// `none`, or nothing: then it has the networks below.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_mode: Option<Text>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub networks: BTreeMap<&'static str, Endpoint>,
+    /// `NAME:ADDRESS`, for a container that has nobody to ask.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub extra_hosts: Vec<Text>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dns: Vec<Ipv4Addr>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -206,6 +215,7 @@ pub struct Ipam {
 pub struct IpamRange {
     pub subnet: Text,
     pub gateway: Ipv4Addr,
+    pub ip_range: Text,
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 
 use bottle_plan::failure::Result;
 use bottle_plan::plan::Plan;
+use bottle_plan::strict::{IN_A_SIDECAR, SOCKETS};
 
 use super::model::{Endpoint, Healthcheck, Service, Text};
-use super::{IPV6_OFF, keyed, labels, logging, security_opt, texts};
+use super::{IPV6_OFF, bind, keyed, labels, logging, security_opt, texts};
 use crate::check::check_user;
 
 const PROCESSES: u32 = 256;
@@ -34,6 +35,7 @@ pub(super) fn base(plan: &Plan, role: &str, memory: u64) -> Result<Service> {
         // after a crash or for want of memory, not after `docker stop` nor a reboot; one that keeps dying stays dead.
         restart: "on-failure:5".into(),
         stop_grace_period: "2s".into(),
+        stop_signal: None,
         runtime: None,
         depends_on: BTreeMap::new(),
         environment: Vec::new(),
@@ -52,7 +54,9 @@ pub(super) fn base(plan: &Plan, role: &str, memory: u64) -> Result<Service> {
         cpus: None,
         shm_size: None,
         oom_score_adj: None,
+        network_mode: None,
         networks: BTreeMap::new(),
+        extra_hosts: Vec::new(),
         dns: Vec::new(),
         dns_search: Vec::new(),
         dns_opt: Vec::new(),
@@ -80,12 +84,28 @@ pub(super) fn bare<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<Text> {
     names.into_iter().map(Text::from).collect()
 }
 
-/// Fixed addresses on the networks of a bottle.
-pub(super) fn places<const N: usize>(
-    places: [(&'static str, Ipv4Addr); N],
-) -> BTreeMap<&'static str, Endpoint> {
-    places
-        .into_iter()
-        .map(|(network, ipv4_address)| (network, Endpoint { ipv4_address }))
-        .collect()
+/// Where a sidecar is: at a fixed address on the agent's network, and perhaps at one on the network that leads out. An
+/// agent without a network finds it by sockets, in a folder that is this sidecar's own.
+pub(super) fn place(
+    service: &mut Service,
+    plan: &Plan,
+    role: &str,
+    inside: Ipv4Addr,
+    outside: Option<Ipv4Addr>,
+) -> Result<()> {
+    let endpoint = |ipv4_address| Endpoint { ipv4_address };
+    if let Some(address) = outside {
+        service.networks.insert("egress", endpoint(address));
+    }
+    if !plan.is_strict() {
+        service.networks.insert("internal", endpoint(inside));
+        return Ok(());
+    }
+    if outside.is_none() {
+        service.network_mode = Some("none".into());
+    }
+    service.command = Some(texts([role, "--sockets", IN_A_SIDECAR]));
+    let folder = plan.state.join(SOCKETS).join(role);
+    service.volumes.push(bind(&folder, IN_A_SIDECAR, false)?);
+    Ok(())
 }

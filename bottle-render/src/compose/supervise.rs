@@ -6,16 +6,17 @@ use bottle_plan::request::OnTimeout;
 
 use super::bind;
 use super::model::{Mount, Service};
-use super::sidecar::{base, places};
+use super::sidecar::{base, place};
 
 const MEMORY: u64 = 64 << 20;
 
 /// None in a bottle whose agent cannot ask.
 pub(super) fn service(plan: &Plan) -> Result<Option<Service>> {
-    if plan.supervise.is_none() {
+    let Some(supervise) = &plan.supervise else {
         return Ok(None);
-    }
+    };
     let mut service = base(plan, "supervise", MEMORY)?;
+    service.image = supervise.image.as_str().into();
     let folder = plan.state.join("supervise");
     service.volumes = vec![
         bind(&folder.join("config"), "/etc/bottle", true)?,
@@ -24,7 +25,8 @@ pub(super) fn service(plan: &Plan) -> Result<Option<Service>> {
         bind(&plan.state.join("grants"), "/var/lib/bottle/grants", true)?,
         bind(&folder.join("denials"), "/var/lib/bottle/denials", true)?,
     ];
-    service.networks = places([("internal", plan.networks.addresses.supervise)]);
+    let inside = plan.networks.addresses.supervise;
+    place(&mut service, plan, "supervise", inside, None)?;
     Ok(Some(service))
 }
 
@@ -52,4 +54,20 @@ pub(super) fn seen_by_egress(plan: &Plan) -> Result<Vec<Mount>> {
         )?);
     }
     Ok(mounts)
+}
+
+/// What git-gate sees of it: it asks in its own name, reads what was decided, and shows the operator what a push changes.
+pub(super) fn seen_by_git_gate(plan: &Plan) -> Result<Vec<Mount>> {
+    if plan.supervise.is_none() {
+        return Ok(Vec::new());
+    }
+    let folder = plan.state.join("supervise");
+    let reviews = plan.state.join("git-gate/reviews");
+    Ok(vec![
+        bind(&plan.state.join("grants"), "/var/lib/bottle/grants", true)?,
+        bind(&folder.join("answers"), "/var/lib/bottle/answers", true)?,
+        bind(&folder.join("requests"), "/var/lib/bottle/requests", false)?,
+        bind(&folder.join("denials"), "/var/lib/bottle/denials", false)?,
+        bind(&reviews, "/var/lib/bottle/reviews", false)?,
+    ])
 }

@@ -134,7 +134,7 @@ fn what_no_bottle_gets_is_refused() {
         ("/state", json!("/a/../b"), 2, "not an absolute path"),
         ("/state", json!("/a//b"), 2, "not an absolute path"),
         ("/state", json!("/a\nb"), 2, "control character"),
-        ("/isolation", json!("strict"), 2, "strict"),
+        ("/isolation", json!("closed"), 2, "isolation"),
         ("/agent/user", json!("agent"), 2, "not two numbers"),
         ("/agent/user", json!("+1:1"), 2, "not two numbers"),
         ("/agent/user", json!("10001"), 2, "not two numbers"),

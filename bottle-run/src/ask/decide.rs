@@ -14,6 +14,7 @@ use bottle_plan::request::{
     self, ANSWER_SCHEMA, Answer, Ask, Ended, GRANT_SCHEMA, Grant, Scope, Verdict,
 };
 use bottle_plan::state::{self, StateHome, to_json, write_atomic};
+use bottle_plan::supervise::{APPLIED_FILE, PUSHES_APPLIED_FILE};
 use time::OffsetDateTime;
 
 use super::files::{READABLE, lock};
@@ -108,8 +109,7 @@ pub fn approve(
         escaped(&granted::scope_in_words(&grant.scope)),
         granted::limits_in_words(&grant)
     );
-    let applied = matches!(grant.scope, Scope::Egress { .. })
-        .then(|| wait_until_applied(&folder.state, &grant.id, true));
+    let applied = Some(wait_until_applied(&folder.state, &grant, true));
     Ok(Decision {
         asked: folder.asked(&asked.request.id, now).unwrap_or(asked),
         words,
@@ -223,7 +223,7 @@ pub fn revoke(home: &StateHome, given: &str, by: &str) -> Result<String> {
         to_json(&grant)?.as_bytes(),
         READABLE,
     )?;
-    wait_until_applied(&folder.state, &id, false);
+    wait_until_applied(&folder.state, &grant, false);
     Ok(format!(
         "{} may no longer {}",
         folder.slug,
@@ -232,7 +232,7 @@ pub fn revoke(home: &StateHome, given: &str, by: &str) -> Result<String> {
 }
 
 /// What the request would become.
-fn scope(folder: &Folder, asked: &Asked, credential: bool) -> Result<Scope> {
+pub(super) fn scope(folder: &Folder, asked: &Asked, credential: bool) -> Result<Scope> {
     match &asked.request.ask {
         Ask::Question { .. } => Err(Failure::invalid(format!(
             "{} is a question and grants nothing",
@@ -318,7 +318,7 @@ fn check_scope(scope: &Scope) -> Result<()> {
     Ok(())
 }
 
-fn plan(state: &Path) -> Result<Plan> {
+pub(super) fn plan(state: &Path) -> Result<Plan> {
     let path = state.join("plan.json");
     let bytes = fs::read(&path).map_err(|error| {
         Failure::failed(format!("cannot read {}", path.display())).because(error)
@@ -361,13 +361,18 @@ fn still_waiting(folder: &Folder, seen: &Asked, expect: Option<&str>) -> Result<
     .hint(format!("bottle-run requests show {id}")))
 }
 
-/// Whether egress says that it has (or has no longer) the grant.
-fn wait_until_applied(state: &Path, id: &str, wanted: bool) -> bool {
+/// Whether egress, or git-gate for a push, says that it has (or has no longer) the grant.
+fn wait_until_applied(state: &Path, grant: &Grant, wanted: bool) -> bool {
+    let name = match grant.scope {
+        Scope::Egress { .. } => APPLIED_FILE,
+        Scope::Push { .. } => PUSHES_APPLIED_FILE,
+    };
+    let name = name.trim_end_matches(".json");
     let until = Instant::now() + APPLY;
     let folder = state.join("supervise/denials");
     loop {
-        let applied = granted::read::<Vec<String>>(&folder, "applied");
-        if applied.is_some_and(|(ids, _)| ids.iter().any(|known| known == id) == wanted) {
+        let applied = granted::read::<Vec<String>>(&folder, name);
+        if applied.is_some_and(|(ids, _)| ids.contains(&grant.id) == wanted) {
             return true;
         }
         if Instant::now() >= until {

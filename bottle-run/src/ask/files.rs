@@ -58,7 +58,7 @@ pub fn write(plan: &Plan) -> Result<()> {
         schema: SUPERVISE_SCHEMA.to_owned(),
         bottle: plan.slug.clone(),
         plan_digest: plan.digest.clone(),
-        listen: plan.networks.addresses.supervise.into(),
+        listen: plan.seen_by_agent().supervise.into(),
         port: supervise.port,
         timeout: supervise.timeout,
         on_timeout: supervise.on_timeout,

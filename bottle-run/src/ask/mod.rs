@@ -7,7 +7,9 @@
 mod decide;
 pub mod files;
 mod follow;
+mod manifest_edit;
 mod promote;
+mod push;
 mod show;
 
 use std::path::PathBuf;
@@ -21,7 +23,8 @@ use time::OffsetDateTime;
 
 pub use decide::{Approval, Decision, Limits, answer, approve, deny, revoke};
 pub use follow::follow;
-pub use promote::{Promotion, promote};
+pub use promote::{Promotion, policy_diff, promote};
+pub use push::push_page;
 pub use show::{grants_table, request_page, requests_table};
 
 /// The schema tag of [`Requests`].

@@ -1,8 +1,6 @@
-//! From a grant to a line in the manifest: for what turned out to be needed every time.
-//!
-//! A manifest is a person's file, with comments and an order of its own, so one entry is put at the end of its list of
-//! routes and nothing else is touched. The result is read again: unless it says exactly what the old one said and the new
-//! route, nothing is written.
+//! From a grant to a line in the manifest: for what turned out to be needed every time. And what a request would add to
+//! the policy, written the same way. `manifest_edit` knows where in the file
+//! it goes.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,14 +8,14 @@ use std::path::{Path, PathBuf};
 
 use bottle_plan::failure::{Failure, PathContext as _, Result};
 use bottle_plan::granted;
-use bottle_plan::manifest::Bottle;
 use bottle_plan::plan::{PLAN_SCHEMA, Plan};
-use bottle_plan::policy::{PathKind, Route, Scheme};
-use bottle_plan::request::{Grant, Scope};
+use bottle_plan::policy::{Match, PathKind, PathMatch, Route, Scheme};
+use bottle_plan::request::{Ask, Grant, Scope};
 use bottle_plan::state::{StateHome, parse_document, write_atomic};
-use serde_yaml::Value;
 
-use super::find_grant;
+use super::decide::scope;
+use super::manifest_edit::Added;
+use super::{Asked, Folder, escaped, find_grant};
 
 /// A change that was worked out and not yet made.
 #[derive(Debug)]
@@ -53,42 +51,59 @@ pub fn promote(home: &StateHome, given: &str) -> Result<Promotion> {
     }
     let path = manifest(&folder.state)?;
     let old = fs::read_to_string(&path).at("read", &path)?;
-    let entry = entry(route, &grant);
-    let by_hand = |why: &str| {
-        Failure::invalid(format!("{} cannot be edited safely: {why}", path.display())).hint(
-            format!("put this under egress.routes:\n{}", indented(&entry, 4)),
-        )
+    let added = Added {
+        comment: format!(
+            "# {id}, granted by {} at {}",
+            escaped(&grant.by),
+            grant.created_at
+        ),
+        entry: written(route),
+        rules: route.matches.iter().map(rule).collect(),
+        route,
     };
-    let (at, indent) =
-        place(&old).ok_or_else(|| by_hand("it has no plain list `egress: routes:`"))?;
-    let added = indented(&entry, indent);
-    let lines: Vec<&str> = old.split_inclusive('\n').collect();
-    let (before, after) = lines.split_at(at);
-    let mut before = before.concat();
-    if !before.ends_with('\n') {
-        before.push('\n');
-    }
-    let new = format!("{before}{added}{}", after.concat());
-    if !says_just_one_more(&old, &new) {
-        return Err(by_hand(
-            "it would not say what it said before and the new route",
-        ));
-    }
-    let context = lines[at.saturating_sub(2)..at]
-        .iter()
-        .map(|line| format!(" {}\n", line.trim_end()));
-    let plus = added.lines().map(|line| format!("+{line}\n"));
+    let plan = super::decide::plan(&folder.state)?;
+    let new = added.to(&old, &plan.egress.routes).map_err(|why| {
+        Failure::invalid(format!("{} cannot be edited safely: {why}", path.display())).hint(
+            format!(
+                "what it would have to say, under egress.routes:\n{}",
+                added.by_hand()
+            ),
+        )
+    })?;
     Ok(Promotion {
         diff: format!(
             "--- {0}\n+++ {0}\n{1}",
             path.display(),
-            context.chain(plus).collect::<String>()
+            difference(&old, &new)
         ),
         mode: fs::metadata(&path).at("read", &path)?.mode() & 0o777,
         path,
         old,
         new,
     })
+}
+
+/// The lines that are not the same, and two before and after them.
+fn difference(old: &str, new: &str) -> String {
+    const AROUND: usize = 2;
+    let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
+    let same = |pairs: &mut dyn Iterator<Item = (&&str, &&str)>| {
+        pairs.take_while(|(one, other)| one == other).count()
+    };
+    let before = same(&mut old.iter().zip(&new));
+    let most = old.len().min(new.len()) - before;
+    let after = same(&mut old.iter().rev().zip(new.iter().rev())).min(most);
+    let mut text = String::new();
+    let mut say = |sign: char, lines: &[&str]| {
+        for line in lines {
+            text.push_str(&format!("{sign}{}\n", escaped(line)));
+        }
+    };
+    say(' ', &old[before.saturating_sub(AROUND)..before]);
+    say('-', &old[before..old.len() - after]);
+    say('+', &new[before..new.len() - after]);
+    say(' ', &old[old.len() - after..][..after.min(AROUND)]);
+    text
 }
 
 impl Promotion {
@@ -139,18 +154,37 @@ fn manifest(state: &Path) -> Result<PathBuf> {
     )
 }
 
-/// The route as a person would write it, beginning with `- `.
-fn entry(route: &Route, grant: &Grant) -> String {
-    let quoted = |text: &str| Value::from(text);
-    let one = |value: Value| serde_json::to_string(&value).unwrap_or_default();
+/// What a request would change, as a diff of what is said of its host: harmless for a terminal.
+///
+/// # Errors
+/// When it cannot become a grant; the message says why.
+pub fn policy_diff(home: &StateHome, asked: &Asked) -> Result<String> {
+    let folder = Folder::of(home, &asked.slug)?;
+    if matches!(asked.request.ask, Ask::Question { .. }) {
+        return Ok("A question changes nothing.\n".to_owned());
+    }
+    let title = format!("--- {0}\n+++ {0} with {1}\n", asked.slug, asked.request.id);
+    let Scope::Egress { route } = scope(&folder, asked, false)? else {
+        return Ok(format!("{title}+{}\n", asked.words));
+    };
+    let lines = |sign: char, route: &Route| -> String {
+        let text = written(route);
+        let lines = text
+            .lines()
+            .map(|line| format!("{sign}{}\n", escaped(line)));
+        lines.collect()
+    };
+    let plan = super::decide::plan(&folder.state)?;
+    let known = plan.egress.routes.iter();
+    let known = known.filter(|known| known.host == route.host);
+    let known: String = known.map(|known| lines(' ', known)).collect();
+    Ok(format!("{title}{known}{}", lines('+', &route)))
+}
+
+/// A route as a person would write it, beginning with `- `.
+fn written(route: &Route) -> String {
     let list = |items: &[String]| format!("[{}]", items.join(", "));
-    let mut text = format!(
-        "# {}, granted by {} at {}\n",
-        grant.id,
-        super::escaped(&grant.by),
-        grant.created_at
-    );
-    text.push_str(&format!("- host: {}\n", route.host));
+    let mut text = format!("- host: {}\n", route.host);
     if route.scheme == Scheme::Http {
         text.push_str("  scheme: http\n");
     }
@@ -168,109 +202,56 @@ fn entry(route: &Route, grant: &Grant) -> String {
     if route.git.fetch {
         text.push_str("  git: {fetch: true}\n");
     }
-    let rules: Vec<_> = route
-        .matches
-        .iter()
-        .filter(|rule| !rule.methods.is_empty() || !rule.paths.is_empty())
-        .collect();
-    if !rules.is_empty() {
+    if !route.matches.is_empty() {
         text.push_str("  matches:\n");
     }
-    for rule in rules {
-        let paths = rule.paths.iter().map(|path| {
-            let kind = match path.kind {
-                PathKind::Exact => "exact",
-                PathKind::Prefix => "prefix",
-                PathKind::Regex => "regex",
-            };
-            format!("{{type: {kind}, value: {}}}", one(quoted(&path.value)))
-        });
-        let paths: Vec<String> = paths.collect();
-        let mut parts = Vec::new();
-        if !rule.methods.is_empty() {
-            parts.push(format!("methods: {}", list(&rule.methods)));
-        }
-        if !paths.is_empty() {
-            parts.push(format!("paths: {}", list(&paths)));
-        }
-        text.push_str(&format!("    - {}\n", parts.join("\n      ")));
+    for one in &route.matches {
+        text.push_str(&format!("    - {}\n", rule(one)));
     }
     text
 }
 
-fn indented(text: &str, by: usize) -> String {
-    text.lines()
-        .map(|line| format!("{:by$}{line}\n", ""))
-        .collect()
-}
-
-/// The line before which an entry is added, and how far its `- ` stands in. Only for the plain form: `egress:` at the
-/// margin, below it `routes:`, below that the entries.
-fn place(text: &str) -> Option<(usize, usize)> {
-    let lines: Vec<&str> = text.lines().collect();
-    let depth = |line: &str| line.len() - line.trim_start_matches(' ').len();
-    let is_text = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
-    let egress = lines.iter().position(|line| line.trim_end() == "egress:")?;
-    let below = |at: &usize| depth(lines[*at]) > 0 || !is_text(lines[*at]);
-    let mut inside = (egress + 1..lines.len()).take_while(below);
-    let routes = inside.find(|&at| lines[at].trim() == "routes:")?;
-    let first = (routes + 1..lines.len()).find(|&at| is_text(lines[at]))?;
-    let indent = depth(lines[first]);
-    if !lines[first].trim_start().starts_with("- ") || indent < depth(lines[routes]) {
-        return None;
+/// An entry of `matches`, on one line.
+fn rule(rule: &Match) -> String {
+    let list = |items: Vec<String>| format!("[{}]", items.join(", "));
+    let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
+    let path = |path: &PathMatch| {
+        let kind = match path.kind {
+            PathKind::Exact => "exact",
+            PathKind::Prefix => "prefix",
+            PathKind::Regex => "regex",
+        };
+        format!("{{type: {kind}, value: {}}}", quoted(&path.value))
+    };
+    let mut parts = Vec::new();
+    if !rule.methods.is_empty() {
+        parts.push(format!("methods: {}", list(rule.methods.clone())));
     }
-    let is_entry = |at: usize| {
-        depth(lines[at]) > indent
-            || (depth(lines[at]) == indent && lines[at].trim_start().starts_with("- "))
-    };
-    let texts = (first..lines.len()).filter(|&at| is_text(lines[at]));
-    let last = texts.take_while(|&at| is_entry(at)).last()?;
-    Some((last + 1, indent))
-}
-
-/// Whether `new` is a bottle, and the same as `old` but for one more route.
-fn says_just_one_more(old: &str, new: &str) -> bool {
-    let values = (
-        serde_yaml::from_str::<Value>(old),
-        serde_yaml::from_str::<Value>(new),
-    );
-    let (Ok(old), Ok(mut new_value)) = values else {
-        return false;
-    };
-    let routes = new_value
-        .get_mut("egress")
-        .and_then(|egress| egress.get_mut("routes"))
-        .and_then(Value::as_sequence_mut);
-    let removed = routes.and_then(|routes| routes.pop());
-    removed.is_some() && old == new_value && serde_yaml::from_str::<Bottle>(new).is_ok()
+    if !rule.paths.is_empty() {
+        parts.push(format!(
+            "paths: {}",
+            list(rule.paths.iter().map(path).collect())
+        ));
+    }
+    format!("{{{}}}", parts.join(", "))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::difference;
 
     #[test]
-    fn an_entry_is_put_at_the_end_of_the_list_and_nowhere_else() {
-        let text = "image: x\negress:\n  log: 1\n  routes:\n    # the API\n    - host: a.example.com\n      ports: [8443]\n    - {host: b.example.com}\n\n# the end\nenv: {A: b}\n";
-        let (at, indent) = place(text).expect("a place");
-        assert_eq!((at, indent), (8, 4));
-        let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
-        lines.insert(at, "    - host: c.example.com\n");
-        assert!(says_just_one_more(text, &lines.concat()));
-        lines.insert(0, "env: {C: d}\n");
-        assert!(!says_just_one_more(text, &lines.concat()));
-    }
-
-    #[test]
-    fn other_forms_are_left_to_the_person() {
-        for text in [
-            "egress: {routes: [{host: a.example.com}]}\n",
-            "image: x\n",
-            "egress:\n  routes: []\n",
-            "egress:\n  routes: *all\n",
-            "egress:\n  log: 1\nother:\n  routes:\n    - a\n",
-        ] {
-            assert_eq!(place(text), None, "{text}");
-        }
+    fn a_difference_shows_what_is_around_it() {
+        let old = "a\nb\nc\nd\ne\nf\n";
+        assert_eq!(
+            difference(old, "a\nb\nc\nX\nd\ne\nf\n"),
+            " b\n c\n+X\n d\n e\n"
+        );
+        assert_eq!(
+            difference(old, "a\nb\nC\nd\ne\nf\n"),
+            " a\n b\n-c\n+C\n d\n e\n"
+        );
+        assert_eq!(difference("a\n", "a\na\n"), " a\n+a\n");
+        assert_eq!(difference("", "a\n"), "+a\n");
     }
 }

@@ -5,7 +5,7 @@ use bottle_plan::handle::Containers;
 use bottle_plan::plan::Plan;
 use bottle_plan::state::StateHome;
 
-use super::card::Line;
+use super::card::{Line, Verdict};
 use super::host::Host;
 use super::inside::NOBODY;
 use super::outside::Outside;
@@ -32,7 +32,18 @@ pub(super) struct World<'a> {
 impl World<'_> {
     pub(super) fn judge(&self, attempts: &[Attempt]) -> Result<Vec<Line>> {
         let user = &self.plan.agent.user;
-        probes::judge(self.engine, &self.names.agent, user, attempts)
+        let mut lines = probes::judge(self.engine, &self.names.agent, user, attempts)?;
+        if self.plan.is_strict() {
+            for (line, attempt) in lines.iter_mut().zip(attempts) {
+                // It was tried all the same: what gets through is open, whatever the interfaces say.
+                if is_by_network(&attempt.probe) && line.verdict == Verdict::Pass {
+                    let why = format!("no interface ({})", line.seen);
+                    let (name, tried) = (line.name.clone(), line.tried.clone());
+                    *line = Line::not_applicable(line.category, name, tried, why);
+                }
+            }
+        }
+        Ok(lines)
     }
 }
 
@@ -47,11 +58,12 @@ pub(super) fn all(world: &World<'_>) -> Result<Vec<Line>> {
     let mut lines = controls(world, &host)?;
     let (seen_outside, seen_host) = (world.outside.contacts()?.len(), host.contacts());
     let groups = [
+        inside::interfaces(world),
         inside::towards_the_host(world, &host),
         inside::towards_the_outside(world),
         inside::by_name(world),
         inside::in_the_kernel(world),
-        inside::in_its_place(),
+        inside::in_its_place(world),
         proxy::policy(world),
     ];
     for group in groups {
@@ -70,6 +82,12 @@ pub(super) fn all(world: &World<'_>) -> Result<Vec<Line>> {
     lines.extend(limits(world)?);
     lines.extend(proxy::with_a_destination(world)?);
     Ok(lines)
+}
+
+/// Whether a probe goes to an address that is not the container's own.
+fn is_by_network(probe: &str) -> bool {
+    let (way, to) = probe.split_once(':').unwrap_or((probe, ""));
+    ["tcp", "udp", "icmp", "dns", "dnstcp"].contains(&way) && !to.starts_with("127.")
 }
 
 /// What gVisor offers by itself: namespaces and system calls of its own kernel, its own devices, and the engine's files as
@@ -139,13 +157,18 @@ fn controls(world: &World<'_>, host: &Host) -> Result<Vec<Line>> {
     let asked: Vec<String> = beside.iter().map(|attempt| attempt.probe.clone()).collect();
     let found = probes::parse(&world.outside.probe_beside(&asked)?)?;
     lines.extend(probes::verdicts(&beside, &found));
-    let egress = world.plan.networks.addresses.egress;
+    let egress = world.plan.seen_by_agent().egress;
+    let tried = "the egress sidecar, from inside";
+    // Without a network somebody takes the connection in any case; that it was egress shows in what it says, and an
+    // address it refuses whatever the policy.
+    let control = if world.plan.is_strict() {
+        let probe = format!("http:{egress}:3128:{egress}:443");
+        Attempt::new("control", "egress", tried, probe, Expect::Denied)
+    } else {
+        open("egress", tried, format!("tcp:{egress}:3128"))
+    };
     lines.extend(world.judge(&[
-        open(
-            "egress",
-            "the egress sidecar, from inside",
-            format!("tcp:{egress}:3128"),
-        ),
+        control,
         open(
             "kernel-unix",
             "a socket every program needs",

@@ -3,6 +3,7 @@
 use bottle_plan::failure::{Failure, Result, printable};
 use bottle_plan::handle::Containers;
 use bottle_plan::plan::Plan;
+use bottle_plan::strict::IN_A_SIDECAR;
 use serde_json::Value;
 
 use super::card::{Line, json};
@@ -19,7 +20,7 @@ pub(super) fn all(engine: &Engine, plan: &Plan, names: &Containers) -> Result<Ve
         ),
         as_planned(
             "networks",
-            "both networks beside the plan",
+            "its networks beside the plan",
             networks::verify(engine, plan),
         ),
     ];
@@ -113,7 +114,15 @@ fn faults(role: &str, found: &Value) -> Vec<&'static str> {
         .as_array()
         .into_iter()
         .flatten()
-        .any(|mount| mount["RW"] == true && mount["Destination"] != "/var/lib/bottle/audit");
+        .any(|mount| {
+            let own = [
+                "/var/lib/bottle/audit",
+                "/var/lib/bottle/denials",
+                IN_A_SIDECAR,
+            ];
+            let is_own = own.iter().any(|place| mount["Destination"] == *place);
+            mount["RW"] == true && !is_own
+        });
     let checks = [
         (host["Privileged"] != false, "privileged"),
         (

@@ -1,5 +1,7 @@
 //! What is tried without the proxy: host, networks, names, kernel.
 
+use bottle_plan::strict::IN_THE_AGENT;
+
 use super::attempts::World;
 use super::host::Host;
 use super::probes::{Attempt, Expect};
@@ -38,6 +40,14 @@ const FAMILIES: [&str; 9] = [
     "netlink-netfilter",
     "netlink-audit",
 ];
+
+/// With isolation strict there is no interface to reach anything by, which all that follows only confirms.
+pub(super) fn interfaces(world: &World<'_>) -> Vec<Attempt> {
+    let strict = Some("interfaces").filter(|_| world.plan.is_strict());
+    let tried = "an interface beside the loopback";
+    let attempt = |probe| Attempt::new("host", "interfaces", tried, probe, Expect::Closed);
+    strict.map(attempt).into_iter().collect()
+}
 
 pub(super) fn towards_the_host(world: &World<'_>, host: &Host) -> Vec<Attempt> {
     let networks = &world.plan.networks;
@@ -118,6 +128,12 @@ pub(super) fn towards_the_outside(world: &World<'_>) -> Vec<Attempt> {
 
 pub(super) fn by_name(world: &World<'_>) -> Vec<Attempt> {
     let outside = world.outside.address;
+    // The engine's, or the forwarder in its place.
+    let own = if world.plan.is_strict() {
+        "127.0.0.1"
+    } else {
+        "127.0.0.11"
+    };
     let gateway = world.plan.networks.internal.gateway;
     let closed = |name: &str, tried: &str, probe: String| {
         Attempt::new("dns", name, tried, probe, Expect::Closed)
@@ -128,19 +144,19 @@ pub(super) fn by_name(world: &World<'_>) -> Vec<Attempt> {
         attempts.push(closed(
             &format!("own-{lower}"),
             "a foreign name, asked of the container's resolver",
-            format!("dns:127.0.0.11:{NOBODY}:{kind}"),
+            format!("dns:{own}:{NOBODY}:{kind}"),
         ));
     }
     attempts.extend([
         closed(
             "own-tcp",
             "the same by TCP",
-            format!("dnstcp:127.0.0.11:{NOBODY}"),
+            format!("dnstcp:{own}:{NOBODY}"),
         ),
         closed(
             "tunnel",
             "data in a name",
-            format!("dns:127.0.0.11:{TUNNEL}:TXT"),
+            format!("dns:{own}:{TUNNEL}:TXT"),
         ),
         closed(
             "direct",
@@ -207,11 +223,21 @@ pub(super) fn in_the_kernel(world: &World<'_>) -> Vec<Attempt> {
     attempts
 }
 
-pub(super) fn in_its_place() -> Vec<Attempt> {
-    let closed = |name: &str, tried: &str| Attempt::new("place", name, tried, name, Expect::Closed);
+pub(super) fn in_its_place(world: &World<'_>) -> Vec<Attempt> {
+    let attempt = |name: &str, tried: &str, probe: &str| {
+        Attempt::new("place", name, tried, probe, Expect::Closed)
+    };
+    let closed = |name: &str, tried: &str| attempt(name, tried, name);
+    let mounts = if world.plan.is_strict() {
+        let but_sockets = format!("mounts:{IN_THE_AGENT}");
+        let tried = "a folder, disk or socket of the host, but for its sidecars', read-only";
+        attempt("mounts", tried, &but_sockets)
+    } else {
+        closed("mounts", "a folder, disk or socket of the host")
+    };
     vec![
         closed("user", "being root, or in its group"),
-        closed("mounts", "a folder, disk or socket of the host"),
+        mounts,
         closed("devices", "a device beyond the usual ones"),
         closed("knobs", "files in /proc and /sys that steer the kernel"),
     ]

@@ -63,7 +63,7 @@ pub fn running(engine: &Engine, home: &Home, slug: &str, say: &dyn Fn(&str)) -> 
 /// When the check itself could not be made: what was found is in the card, and never an error.
 pub fn score(engine: &Engine, home: &StateHome, plan: &Plan, depth: Depth) -> Result<Card> {
     let binary = SidecarBinary::find()?;
-    let image = images::ensure_sidecar(engine, plan, &binary)?;
+    let image = images::ensure_static(engine, &plan.sidecar.image, &binary)?;
     let names = Containers::of(plan);
     let head = card::Head::ask(engine, &names)?;
     let outside = Outside::start(engine, home, plan, &image)

@@ -1,7 +1,5 @@
 //! What is tried with the proxy.
 
-use std::net::Ipv4Addr;
-
 use bottle_plan::failure::Result;
 
 use super::Depth;
@@ -28,7 +26,7 @@ const LITERALS: [(&str, &str); 11] = [
 
 /// What needs no destination: all of it is decided before anybody is asked or dialled.
 pub(super) fn policy(world: &World<'_>) -> Vec<Attempt> {
-    let egress = world.plan.networks.addresses.egress;
+    let egress = world.plan.seen_by_agent().egress;
     let denied = |name: &str, tried: &str, probe: String| {
         Attempt::new("proxy", name, tried, probe, Expect::Denied)
     };
@@ -203,7 +201,7 @@ pub(super) fn with_a_destination(world: &World<'_>) -> Result<Vec<Line>> {
 }
 
 fn destination_attempts(world: &World<'_>) -> Vec<Attempt> {
-    let egress: Ipv4Addr = world.plan.networks.addresses.egress;
+    let egress = world.plan.seen_by_agent().egress;
     let placeholder = world
         .plan
         .egress

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::Depth;
 use super::card::{Line, json};
 use crate::engine::Engine;
+use crate::networks;
 use crate::provision::HELPER;
 
 /// Shorter ones are found by chance.
@@ -107,17 +108,9 @@ pub(super) fn all(
         images.push(said(engine, &["image", "history", "--no-trunc", &image])?);
     }
     line("images", "configuration and history of its images", &images);
-    let networks = &plan.networks;
-    let labels = said(
-        engine,
-        &[
-            "network",
-            "inspect",
-            "--",
-            &networks.internal.name,
-            &networks.egress.name,
-        ],
-    )?;
+    let mut inspect = vec!["network", "inspect", "--"];
+    inspect.extend(networks::names(plan));
+    let labels = said(engine, &inspect)?;
     line("networks", "its networks' options and labels", &[labels]);
     let mut logs = Vec::new();
     for container in

@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::Command;
 
 use bottle_plan::failure::{Failure, PathContext as _, Result};
-use bottle_plan::request::Scope;
+use bottle_plan::request::{Ask, Scope};
 use bottle_plan::{state, tool};
 use bottle_run::ask::{self, Approval, Decision, Limits};
 use bottle_run::bottle::Home;
@@ -143,7 +143,10 @@ pub(super) fn watch(engine: &Engine, home: &Home, args: &Watch) -> Result<u8> {
 pub(super) fn requests(home: &Home, args: &Requests, json: bool) -> Result<u8> {
     if let Some(RequestsCommand::Show { id }) = &args.command {
         let asked = ask::find(&home.state, id)?;
-        return emit(json, &asked, || ask::request_page(&asked));
+        return emit(json, &asked, || {
+            let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            ask::request_page(&asked) + &ask::push_page(&home.state, &asked, colour)
+        });
     }
     if args.follow {
         interrupt::watch()?;
@@ -187,7 +190,11 @@ pub(super) fn approve(home: &Home, args: &Approve, json: bool, say: &dyn Fn(&str
     say(&format!("{} ({id})", decision.words));
     if decision.applied == Some(false) {
         say(&format!(
-            "warning: egress has not said that it applies it; bottle-run logs {} egress",
+            "warning: {0} has not said that it applies it; bottle-run logs {1} {0}",
+            match decision.asked.request.ask {
+                Ask::Push { .. } => "git-gate",
+                _ => "egress",
+            },
             decision.asked.slug
         ));
     }

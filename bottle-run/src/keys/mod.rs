@@ -7,12 +7,12 @@ mod forge;
 mod record;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use bottle_plan::failure::{Failure, PathContext as _, Result};
 use bottle_plan::plan::{Plan, Repo};
-use bottle_plan::state::StateHome;
+use bottle_plan::state::{StateHome, write_atomic};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
@@ -85,12 +85,31 @@ fn mint_one(
     record.write(home)
 }
 
-/// A new key, by the real ssh-keygen. Returns the public half.
-fn generate(file: &Path, comment: &str) -> Result<String> {
-    let public = file.with_file_name(format!(
+/// The key the gate of a bottle signs pushes with, and beside it, as `NAME.pub`, the line for the upstream's list of
+/// allowed signers. It opens nothing, and stays until the bottle is purged: an upstream has to learn it once.
+///
+/// # Errors
+/// When ssh-keygen does not make it.
+pub fn signing(file: &Path, slug: &str) -> Result<()> {
+    let line = public_half(file);
+    if file.is_file() && line.is_file() {
+        return Ok(());
+    }
+    let public = generate(file, &format!("bottle {slug}"))?;
+    let text = format!("git-gate@{slug} namespaces=\"git\" {public}\n");
+    write_atomic(&line, text.as_bytes(), 0o644)
+}
+
+fn public_half(file: &Path) -> PathBuf {
+    file.with_file_name(format!(
         "{}.pub",
         file.file_name().unwrap_or_default().to_string_lossy()
-    ));
+    ))
+}
+
+/// A new key, by the real ssh-keygen. Returns the public half.
+fn generate(file: &Path, comment: &str) -> Result<String> {
+    let public = public_half(file);
     for old in [file, &public] {
         let _ = fs::remove_file(old);
     }

@@ -1,5 +1,6 @@
 //! How it looks.
 
+use bottle_plan::audit::Left;
 use bottle_plan::request::Ask;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -8,20 +9,24 @@ use ratatui::text::Line;
 use ratatui::widgets::{Block, Borders, Paragraph, Wrap};
 
 use super::model::{Model, Page};
-use crate::ask::{self, Asked};
+use crate::ask::{self, Asked, escaped};
 
 /// Draws the page that is open.
 pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
     let [main, foot] =
         Layout::vertical([Constraint::Min(0), Constraint::Length(1)]).areas(frame.area());
     match (model.page, &model.opened) {
+        (Page::Diff, _) => draw_diff(frame, model, main),
         (Page::All, _) | (_, None) => draw_all(frame, model, main),
         (page, Some(asked)) => draw_request(frame, page, asked, main),
     }
     let keys = match model.page {
         Page::All if !model.said.is_empty() => model.said.as_str(),
-        Page::All => "j/k move  enter open  a approve 10m  1 approve once  d deny  q quit",
-        Page::Request => "a approve 10m  1 approve once  d deny  esc back",
+        Page::All => {
+            "j/k move  enter open  a approve 10m  1 once  d deny  v change  w work  q quit"
+        }
+        Page::Request => "a approve 10m  1 once  d deny  v change  w work  esc back",
+        Page::Diff => "j/k move  space next page  esc back",
         Page::Approve { .. } | Page::Deny => "y yes  n no",
     };
     frame.render_widget(
@@ -61,9 +66,13 @@ fn draw_all(frame: &mut Frame<'_>, model: &Model, area: Rect) {
         "nobody asks for anything",
     );
     let lines = model.grants.iter().map(|entry| {
+        // What matters most stands where 80 columns show it.
         Line::from(format!(
-            "  {} {} may {} ({})",
-            entry.grant.id, entry.grant.bottle, entry.words, entry.end
+            "  {} {}: {} may {}",
+            entry.grant.id,
+            entry.end,
+            escaped(&entry.grant.bottle),
+            entry.words
         ))
     });
     list(
@@ -74,17 +83,9 @@ fn draw_all(frame: &mut Frame<'_>, model: &Model, area: Rect) {
         "nothing is granted beyond the plans",
     );
     let lines = model.bottles.iter().map(|bottle| {
-        let left = bottle.left.map_or_else(String::new, |left| {
-            let number =
-                |left: Option<u64>| left.map_or_else(|| "any".to_owned(), |left| left.to_string());
-            format!(
-                "  left: {} requests, {} bytes",
-                number(left.requests),
-                number(left.bytes_out)
-            )
-        });
+        let left = bottle.left.map_or_else(String::new, in_words);
         Line::from(format!(
-            "  {:24} {:9} {:>5} allowed {:>5} denied{left}",
+            "  {:20} {:8} {} allowed {} denied{left}",
             bottle.slug, bottle.state, bottle.allowed, bottle.denied
         ))
     });
@@ -97,6 +98,24 @@ fn draw_all(frame: &mut Frame<'_>, model: &Model, area: Rect) {
         .skip(first)
         .map(|line| Line::from(format!("  {} {} {}", line.time, line.slug, line.text)));
     list(frame, traffic, "Traffic", lines, "nothing yet");
+}
+
+/// What is left of a budget, short enough for the end of a line.
+fn in_words(left: Left) -> String {
+    let requests = left.requests.map(|left| format!(" {left} requests"));
+    let bytes = left.bytes_out.map(|left| match left {
+        0..10_000 => format!(" {left} B"),
+        10_000..10_000_000 => format!(" {} kB", left / 1000),
+        _ => format!(" {} MB", left / 1_000_000),
+    });
+    match (requests, bytes) {
+        (None, None) => String::new(),
+        (requests, bytes) => format!(
+            ", left{}{}",
+            requests.unwrap_or_default(),
+            bytes.unwrap_or_default()
+        ),
+    }
 }
 
 fn list<'a>(
@@ -139,7 +158,7 @@ fn draw_request(frame: &mut Frame<'_>, page: Page, asked: &Asked, area: Rect) {
             ));
         }
         Page::Deny => text.push_str(&format!("\nDeny it? {} is told no.\n", asked.slug)),
-        Page::All | Page::Request => {}
+        Page::All | Page::Request | Page::Diff => {}
     }
     let block = Block::new()
         .borders(Borders::TOP)
@@ -148,6 +167,15 @@ fn draw_request(frame: &mut Frame<'_>, page: Page, asked: &Asked, area: Rect) {
         Paragraph::new(text).wrap(Wrap { trim: false }).block(block),
         area,
     );
+}
+
+fn draw_diff(frame: &mut Frame<'_>, model: &Model, area: Rect) {
+    let (of, lines, above) = &model.diff;
+    let room = usize::from(area.height.saturating_sub(1));
+    let shown = lines.iter().skip(*above).take(room);
+    let lines: Vec<Line<'_>> = shown.map(|line| Line::from(line.as_str())).collect();
+    let block = Block::new().borders(Borders::TOP).title(format!(" {of} "));
+    frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
 #[cfg(test)]

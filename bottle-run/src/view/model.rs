@@ -29,6 +29,8 @@ pub(super) enum Page {
     Approve { uses: Option<u64> },
     /// One request, and whether it is to be refused.
     Deny,
+    /// A difference: what a request would change, or what an agent has.
+    Diff,
 }
 
 /// Everything there is to show.
@@ -43,6 +45,10 @@ pub(super) struct Model {
     pub(super) chosen: usize,
     /// The request that was opened, as it was then.
     pub(super) opened: Option<Asked>,
+    /// The difference that was opened: of what, its lines, and how many of them are above the screen.
+    pub(super) diff: (String, Vec<String>, usize),
+    /// The bottle whose work is to be fetched.
+    pub(super) wanted: Option<String>,
     /// What the last key did.
     pub(super) said: String,
     states: BTreeMap<String, Status>,
@@ -119,6 +125,25 @@ impl Model {
             denied: count(|decision| decision == Decision::Deny),
             left: records.iter().rev().find_map(|record| record.left),
         }
+    }
+
+    /// Shows a difference.
+    pub(super) fn show_diff(&mut self, of: String, lines: Vec<String>) {
+        self.diff = (of, lines, 0);
+        self.page = Page::Diff;
+    }
+
+    pub(super) fn scroll_by(&mut self, by: isize) {
+        let last = self.diff.1.len().saturating_sub(1);
+        self.diff.2 = self.diff.2.saturating_add_signed(by).min(last);
+    }
+
+    /// The bottle of the chosen request; without one the first that there is.
+    pub(super) fn chosen_bottle(&self) -> Option<String> {
+        let asks = self.opened.as_ref().filter(|_| self.page == Page::Request);
+        let asks = asks.or_else(|| self.requests.get(self.chosen));
+        let asks = asks.map(|asked| asked.slug.clone());
+        asks.or_else(|| self.bottles.first().map(|bottle| bottle.slug.clone()))
     }
 
     pub(super) fn move_by(&mut self, by: isize) {

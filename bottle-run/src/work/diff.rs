@@ -232,7 +232,7 @@ fn changed_file(entry: &[u8]) -> Option<ChangedFile> {
 }
 
 /// Control characters are made visible, and what marks a line in colour is ours alone.
-fn for_terminal(line: &[u8], colour: bool) -> String {
+pub(crate) fn for_terminal(line: &[u8], colour: bool) -> String {
     let text = String::from_utf8_lossy(line);
     let text = printable(text.trim_end_matches('\n'));
     let code = match text.as_bytes() {

@@ -26,6 +26,7 @@ use crate::lock::BottleLock;
 use crate::provision::HELPER;
 use git::{Git, failed};
 
+pub(crate) use diff::for_terminal;
 pub use diff::{DIFF_SCHEMA, Diff, Request as DiffRequest, Shown, diff, document};
 pub use pull::{PULL_SCHEMA, Pulled, Request as PullRequest, pull};
 pub use start::note;

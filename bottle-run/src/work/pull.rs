@@ -142,39 +142,56 @@ impl<'a> Branch<'a> {
             return Err(Failure::conflict(format!("there is a branch `{}` already", self.name))
                 .hint("--branch OTHER gives the work another name, --replace takes the place of this one"));
         }
-        let force = if exists { "+" } else { "" };
-        let refspec = format!("{force}{tip}:{}", self.reference);
-        let from = incoming.git.folder();
-        let call = self
-            .git
-            .call(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"])
-            .args([
-                "--no-recurse-submodules",
-                "--no-auto-maintenance",
-                "--no-prune",
-                "--refmap=",
-            ])
-            .args(["--upload-pack=git-upload-pack", "--end-of-options"])
-            .arg(from)
-            .arg(refspec.as_str());
-        let output = call.output()?;
-        if output.status.success() {
-            return Ok(());
-        }
-        if output.stderr.contains("refusing to fetch into") {
+        if self.is_checked_out()? {
             return Err(
                 Failure::conflict(format!("the branch `{}` is checked out", self.name))
                     .hint("--branch OTHER gives the work another name"),
             );
         }
-        let said = output.stderr.contains("cannot lock ref") || output.stderr.contains("rejected");
-        let failure = failed(&["fetch"], &output);
-        Err(if said {
-            failure
-                .with_kind(bottle_plan::failure::Kind::Conflict)
-                .hint("--branch OTHER gives the work another name")
+        self.copy_commits(incoming, tip)?;
+        let force = if exists { &["--force"][..] } else { &[] };
+        let args = [&["branch", "--no-track"], force, &[&self.name, tip]].concat();
+        let output = self.git.call(args.iter().copied()).output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        // Somebody was here meanwhile, or a branch of another name is in the way.
+        let conflict = ["cannot lock ref", "already exists", "cannot force update"];
+        let failure = failed(&args, &output);
+        Err(
+            if conflict.iter().any(|text| output.stderr.contains(text)) {
+                failure
+                    .with_kind(bottle_plan::failure::Kind::Conflict)
+                    .hint("--branch OTHER gives the work another name")
+            } else {
+                failure
+            },
+        )
+    }
+
+    /// Whether a working tree is on it, also as the branch of a first commit that was not made yet.
+    fn is_checked_out(&self) -> Result<bool> {
+        let trees = self.git.text(&["worktree", "list", "--porcelain"])?;
+        let line = format!("branch {}", self.reference);
+        Ok(trees.lines().any(|found| found == line))
+    }
+
+    /// Takes the commits over, with no name yet. Not by `git fetch`: that takes a folder for a URL, and the settings of
+    /// this repository (`url.*.insteadOf`) could make another of it.
+    fn copy_commits(&self, incoming: &Incoming, tip: &str) -> Result<()> {
+        let from = if incoming.has_uncommitted() {
+            "refs/bottle/work"
         } else {
-            failure
-        })
+            "refs/bottle/head"
+        };
+        let args = ["fetch-pack", "--quiet", "--no-progress"];
+        let call = self.git.call(args).arg("--upload-pack=git-upload-pack");
+        let output = call.arg(incoming.git.folder()).arg(from).output()?;
+        if !output.status.success() {
+            return Err(failed(&args, &output));
+        }
+        // Before it has a name: everything below it must be here.
+        let whole = ["rev-list", "--objects", "--quiet", tip, "--not", "--all"];
+        self.git.text(&whole).map(drop)
     }
 }

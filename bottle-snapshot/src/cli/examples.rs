@@ -34,6 +34,15 @@ Examples:
   bottle-snapshot import demo.tar.zst
   bottle-snapshot import demo.tar.zst --slug demo-b";
 
+pub(super) const PUSH: &str = "\
+Examples:
+  bottle-snapshot push demo-x7k2p registry.example.com/team/demo:1";
+
+pub(super) const PULL: &str = "\
+Examples:
+  bottle-snapshot pull registry.example.com/team/demo:1
+  bottle-snapshot pull registry.example.com/team/demo:1 --slug demo-b";
+
 pub(super) const GC: &str = "\
 Examples:
   bottle-snapshot gc";

@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use bottle_plan::audit::{self, CURRENT_FILE, Dropped, Head};
+use bottle_plan::policy::AuditRules;
 
 use super::record::Record;
 
@@ -26,9 +27,17 @@ pub struct AuditLimits {
 
 impl Default for AuditLimits {
     fn default() -> Self {
+        Self::of(&AuditRules::default())
+    }
+}
+
+impl AuditLimits {
+    /// What the rules come to for each file.
+    pub(crate) fn of(rules: &AuditRules) -> Self {
+        let files = rules.files.max(1);
         Self {
-            file_bytes: 64 << 20,
-            files: 4,
+            file_bytes: rules.max_bytes / u64::from(files),
+            files,
         }
     }
 }

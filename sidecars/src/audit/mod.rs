@@ -3,7 +3,8 @@
 //!
 //! A place in the writer's queue is taken *before* a request is let through, so finishing a record can neither
 //! wait nor fail, also when it is dropped half-way. When the writer cannot write it keeps what it has, closes
-//! the gate to new requests, and opens it again once everything is down.
+//! the gate to new requests, and opens it again once everything is down; unless the operator wants requests to go on:
+//! then what could not be written is counted, and the count is the next record.
 
 mod chain;
 mod denials;
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bottle_plan::policy::OnFull;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{OwnedPermit, Sender, channel};
 use tokio::time::timeout;
@@ -50,6 +52,8 @@ struct Shared {
     next: AtomicU64,
     /// Whether the agent can turn a denial into a request.
     can_ask: bool,
+    /// Whether requests wait for the record.
+    on_full: OnFull,
 }
 
 /// The writer's thread.
@@ -66,7 +70,7 @@ impl Audit {
     /// Opens the files, goes on with their chain and starts the writer.
     pub(crate) fn open(
         folder: &Path,
-        limits: AuditLimits,
+        (limits, on_full): (AuditLimits, OnFull),
         bottle: Arc<str>,
         denials: Option<&Path>,
     ) -> std::io::Result<(Self, Writer)> {
@@ -84,6 +88,7 @@ impl Audit {
             run: u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
             next: AtomicU64::new(0),
             can_ask: denials.is_some(),
+            on_full,
         });
         let state = shared.clone();
         let writer = thread::Builder::new()

@@ -105,9 +105,13 @@ impl Record {
     /// What became of it, in one word.
     fn decision(&self) -> Decision {
         match self.reason {
-            Reason::Allowed | Reason::CredentialReflected => Decision::Allow,
+            Reason::Allowed | Reason::CredentialReflected | Reason::CredentialMinted => {
+                Decision::Allow
+            }
             Reason::AuditClosed
             | Reason::AuditDropped
+            | Reason::AuditLost
+            | Reason::GitHeld
             | Reason::GrantBegun
             | Reason::GrantEnded => Decision::Note,
             reason if reason.is_denial() => Decision::Deny,

@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bottle_plan::policy::OnFull;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout_at;
 
@@ -32,6 +33,8 @@ pub(super) struct Writer<'a> {
     shared: &'a Shared,
     /// Since when the file holds something the disk may not.
     dirty: Option<Instant>,
+    /// Records that could not be written and are gone.
+    lost: u64,
 }
 
 impl<'a> Writer<'a> {
@@ -42,6 +45,7 @@ impl<'a> Writer<'a> {
             flood: Flood::default(),
             shared,
             dirty: None,
+            lost: 0,
         }
     }
 
@@ -77,7 +81,7 @@ impl<'a> Writer<'a> {
             }
             self.report(&mut batch);
             let sync = is_last || self.dirty.is_some_and(|at| now >= at + SYNC);
-            if sync && !self.insist(&records, |chain, _| chain.sync()) {
+            if sync && !self.sync(&records) {
                 return;
             }
             if sync {
@@ -90,6 +94,10 @@ impl<'a> Writer<'a> {
     }
 
     fn write(&mut self, batch: &[Record], records: &Receiver<Record>) -> bool {
+        if self.shared.on_full == OnFull::Allow {
+            self.write_or_lose(batch);
+            return true;
+        }
         let written = self.insist(records, |chain, shared| {
             chain.make_room(|dropped| {
                 let mut note = shared.note(Reason::AuditDropped);
@@ -101,6 +109,55 @@ impl<'a> Writer<'a> {
         });
         self.dirty.get_or_insert_with(Instant::now);
         written
+    }
+
+    /// Tries once. What cannot be written is counted, and the count goes before what can be again.
+    fn write_or_lose(&mut self, batch: &[Record]) {
+        let shared = self.shared;
+        let written = self.chain.make_room(|dropped| {
+            let mut note = shared.note(Reason::AuditDropped);
+            note.dropped = Some(dropped);
+            note
+        });
+        let written = written.and_then(|()| {
+            if self.lost > 0 {
+                let mut note = shared.note(Reason::AuditLost);
+                note.count = self.lost;
+                let (lines, head) = self.chain.lines(&[note]);
+                self.chain.append(&lines, head)?;
+                eprintln!(
+                    "bottle-sidecar: audit is written again; {} records are lost",
+                    self.lost
+                );
+                self.lost = 0;
+            }
+            let (lines, head) = self.chain.lines(batch);
+            self.chain.append(&lines, head)
+        });
+        match written {
+            Ok(()) => {
+                self.dirty.get_or_insert_with(Instant::now);
+            }
+            Err(error) => {
+                if self.lost == 0 {
+                    eprintln!(
+                        "bottle-sidecar: audit cannot be written, and requests go on without it: {error}"
+                    );
+                }
+                let gone: u64 = batch.iter().map(|record| record.count).sum();
+                self.lost = self.lost.saturating_add(gone);
+            }
+        }
+    }
+
+    fn sync(&mut self, records: &Receiver<Record>) -> bool {
+        if self.shared.on_full == OnFull::Deny {
+            return self.insist(records, |chain, _| chain.sync());
+        }
+        if let Err(error) = self.chain.sync() {
+            eprintln!("bottle-sidecar: audit may not have reached the disk: {error}");
+        }
+        true
     }
 
     /// Does it until it works; meanwhile nothing is let through. False when the proxy goes down before it does.

@@ -30,6 +30,11 @@ pub(super) fn base32(b: u8) -> bool {
     b.is_ascii_uppercase() || (b'2'..=b'7').contains(&b)
 }
 
+/// What a text in JSON is made of, if nothing in it is escaped.
+pub(super) fn json_text(b: u8) -> bool {
+    b.is_ascii_graphic() && b != b'"' && b != b'\\'
+}
+
 /// What a key file is made of between its first and its last line, also as a string in JSON.
 pub(super) fn key_text(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"+/=\\ \r\n\t".contains(&b)

@@ -36,6 +36,7 @@ kinds! {
     SendGrid, "token_patterns/send_grid";
     Jwt, "token_patterns/jwt";
     PrivateKey, "token_patterns/private_key";
+    OAuth, "token_patterns/oauth";
     Entropy, "entropy";
     Injection, "injection";
     NotScanned, "not_scanned";

@@ -37,7 +37,7 @@ const PHRASES: &[&str] = &[
 ];
 
 /// An answer that is being looked through.
-pub(crate) struct Inbound {
+pub(super) struct Phrases {
     automaton: &'static AhoCorasick,
     /// The end of what went by, where a phrase may have begun.
     tail: Vec<u8>,
@@ -65,7 +65,7 @@ pub(super) fn prepare() -> Result<(), BuildError> {
     automaton().map(|_| ())
 }
 
-impl Inbound {
+impl Phrases {
     pub(super) fn new(found: Arc<Found>) -> Option<Self> {
         Some(Self {
             automaton: automaton().ok()?,
@@ -75,7 +75,7 @@ impl Inbound {
     }
 
     /// Looks at the next piece. It goes on as it is.
-    pub(crate) fn look(&mut self, chunk: &[u8]) {
+    pub(super) fn look(&mut self, chunk: &[u8]) {
         let overlap = overlap();
         // Where the pieces meet, and then the piece itself, so that a large one is not copied.
         let seam = self.tail.len();
@@ -100,10 +100,10 @@ mod tests {
 
     fn finds(text: &str, size: usize) -> bool {
         let found = Arc::new(Found::default());
-        let mut inbound = Inbound::new(found.clone()).unwrap();
+        let mut phrases = Phrases::new(found.clone()).unwrap();
         for piece in text.as_bytes().chunks(size) {
-            inbound.look(piece);
-            assert!(inbound.tail.len() <= overlap());
+            phrases.look(piece);
+            assert!(phrases.tail.len() <= overlap());
         }
         found.names().count() == 1
     }

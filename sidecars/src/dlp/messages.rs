@@ -10,8 +10,6 @@ use crate::reason::Reason;
 
 /// Looks through the messages of one connection.
 pub(crate) struct MessageScan {
-    rules: Arc<Rules>,
-    found: Arc<Found>,
     data: Scanner,
     control: Scanner,
 }
@@ -23,8 +21,6 @@ impl MessageScan {
         rules.looks_out().then(|| Self {
             data: scanner(false),
             control: scanner(true),
-            rules: rules.clone(),
-            found: found.clone(),
         })
     }
 
@@ -32,8 +28,7 @@ impl MessageScan {
     pub(crate) fn data(&mut self, piece: Bytes, is_last: bool) -> Result<Bytes, Reason> {
         let ready = self.data.pass(piece, is_last);
         if is_last {
-            // The next message has nothing to do with this one.
-            self.data = Scanner::new(self.rules.clone(), self.found.clone(), false);
+            self.data.begin_again();
         }
         ready
     }

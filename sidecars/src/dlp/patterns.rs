@@ -21,6 +21,9 @@ pub(super) struct Pattern {
     /// Whether it is a secret for certain. Others are often public (the key id of a signed link, the key of a web
     /// page) or made to be passed on (a signed claim); by default they are only noted.
     pub(super) certain: bool,
+    /// Whether it is one only in an answer, and how much of the prefix is then not part of it: the field of a document
+    /// is what it is for its name.
+    pub(super) field: Option<usize>,
 }
 
 /// Whether there is a token.
@@ -50,6 +53,21 @@ const fn pattern(
         check,
         word: false,
         certain: true,
+        field: None,
+    }
+}
+
+/// A field in which RFC 6749 has a destination hand out a token, whatever that looks like.
+const fn field(beginning: &'static str) -> Pattern {
+    Pattern {
+        field: Some(beginning.len()),
+        ..pattern(
+            Kind::OAuth,
+            beginning,
+            checks::json_text,
+            (16, 4096),
+            |_| true,
+        )
     }
 }
 
@@ -193,6 +211,12 @@ pub(super) const ALL: &[Pattern] = &[
     private_key("-----BEGIN ENCRYPTED PRIVATE KEY-----"),
     private_key("-----BEGIN OPENSSH PRIVATE KEY-----"),
     private_key("-----BEGIN PGP PRIVATE KEY BLOCK-----"),
+    field("\"access_token\":\""),
+    field("\"access_token\": \""),
+    field("\"refresh_token\":\""),
+    field("\"refresh_token\": \""),
+    field("\"client_secret\":\""),
+    field("\"client_secret\": \""),
 ];
 
 impl Pattern {

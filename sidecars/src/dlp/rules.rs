@@ -1,5 +1,7 @@
 //! What is looked for on a route, and what a match does there.
 
+use std::sync::Arc;
+
 use bottle_plan::policy::{Detectors, OnMatch, Route};
 
 use super::{injection, scanner};
@@ -11,6 +13,10 @@ pub(crate) struct Rules {
     pub(super) tokens: bool,
     pub(super) entropy: bool,
     pub(super) inbound: bool,
+    /// What answers are looked through for tokens with.
+    pub(super) minted: Option<Arc<Self>>,
+    /// Whether these are rules for answers.
+    pub(super) is_answer: bool,
     /// Whether the route asks for it in so many words: then what cannot be looked through does not pass.
     pub(super) explicit: bool,
     on_match: Option<OnMatch>,
@@ -34,7 +40,8 @@ impl Rules {
         let written = route.dlp.clone().unwrap_or_default();
         let outbound = written.outbound_detectors.as_ref();
         check(outbound, &["known_secrets", "token_patterns", "entropy"])?;
-        check(written.inbound_detectors.as_ref(), &["injection"])?;
+        let inbound = written.inbound_detectors.as_ref();
+        check(inbound, &["injection", "token_patterns"])?;
         let names = |detectors: Option<&Detectors>, name: &str, default: bool| match detectors {
             None => default,
             Some(Detectors::Switch(all)) => *all,
@@ -45,11 +52,28 @@ impl Rules {
         Ok(Self {
             tokens,
             entropy,
-            inbound: names(written.inbound_detectors.as_ref(), "injection", false),
+            inbound: names(inbound, "injection", false),
+            minted: names(inbound, "token_patterns", route.auth.is_some())
+                .then(|| Arc::new(Self::of_answers())),
+            is_answer: false,
             explicit: outbound.is_some() && (tokens || entropy),
             on_match: written.outbound_on_match,
             credentialed: route.auth.is_some(),
         })
+    }
+
+    /// What is done about tokens in answers: what is one for certain is blacked out, what is only perhaps one is noted.
+    fn of_answers() -> Self {
+        Self {
+            tokens: true,
+            entropy: false,
+            inbound: false,
+            minted: None,
+            is_answer: true,
+            explicit: false,
+            on_match: None,
+            credentialed: true,
+        }
     }
 
     /// Whether requests are looked through for more than the bottle's own secrets.

@@ -47,7 +47,7 @@ struct Seen {
 }
 
 /// Looks through `data`; `before` is what came right before it.
-fn search(before: &[u8], data: &[u8], ended: bool) -> Seen {
+fn search(before: &[u8], data: &[u8], ended: bool, is_answer: bool) -> Seen {
     let mut seen = Seen {
         tokens: Vec::new(),
         wait: data.len(),
@@ -62,7 +62,9 @@ fn search(before: &[u8], data: &[u8], ended: bool) -> Seen {
         let near = &data[prefix.start().saturating_sub(BEFORE)..prefix.start()];
         let near = [before, near].concat();
         let rest = &data[prefix.start()..];
-        let verdict = if !ended && is_cut_off(rest) {
+        let verdict = if pattern.field.is_some() && !is_answer {
+            Verdict::No
+        } else if !ended && is_cut_off(rest) {
             // A longer prefix may become of it (`sk-ant-` of `sk-`), and what is not the one may be the other.
             Verdict::Unfinished
         } else {
@@ -102,7 +104,7 @@ fn is_cut_off(tail: &[u8]) -> bool {
 
 /// Whether there is anything that looks like a token.
 pub(crate) fn holds_token(data: &[u8]) -> bool {
-    !search(b"", data, true).tokens.is_empty()
+    !search(b"", data, true, false).tokens.is_empty()
 }
 
 /// A stream that is being looked through.
@@ -111,6 +113,8 @@ pub(super) struct Scanner {
     found: Arc<Found>,
     /// Whether what is looked at is a copy: then nothing can be blacked out, and what would be is refused.
     sealed: bool,
+    /// How much was blacked out.
+    hits: u32,
     held: Vec<u8>,
     /// The end of what went on.
     before: Vec<u8>,
@@ -124,9 +128,22 @@ impl Scanner {
             rules,
             found,
             sealed,
+            hits: 0,
             held: Vec::new(),
             before: Vec::new(),
         }
+    }
+
+    /// How much was blacked out.
+    pub(super) fn hits(&self) -> u32 {
+        self.hits
+    }
+
+    /// What has been seen so far has nothing to do with what comes.
+    pub(super) fn begin_again(&mut self) {
+        self.held.clear();
+        self.before.clear();
+        self.entropy = self.rules.entropy.then(Entropy::default);
     }
 
     /// Takes the next piece; returns what may go on. `ended` says that this was the last one.
@@ -136,7 +153,7 @@ impl Scanner {
             return Ok(chunk);
         }
         if self.held.is_empty() {
-            let seen = search(&self.before, &chunk, ended);
+            let seen = search(&self.before, &chunk, ended, self.rules.is_answer);
             if seen.tokens.is_empty() && seen.wait == chunk.len() {
                 self.remember(&chunk);
                 return Ok(chunk);
@@ -144,13 +161,13 @@ impl Scanner {
         }
         let mut data = std::mem::take(&mut self.held);
         data.extend_from_slice(&chunk);
-        let seen = search(&self.before, &data, ended);
+        let seen = search(&self.before, &data, ended, self.rules.is_answer);
         self.held = data.split_off(seen.wait);
         // As it was: what is blacked out must not look like the end of a word to what comes next.
         self.remember(&data);
         for (range, pattern) in seen.tokens {
             if self.meet(pattern.kind, pattern.certain)? {
-                data[range].fill(FILLER);
+                self.black_out(&mut data[range], pattern);
             }
         }
         Ok(data.into())
@@ -166,9 +183,9 @@ impl Scanner {
         self.judge_randomness(data, true)?;
         let mut changed = false;
         if self.rules.tokens {
-            for (range, pattern) in search(b"", data, true).tokens {
+            for (range, pattern) in search(b"", data, true, self.rules.is_answer).tokens {
                 if self.meet(pattern.kind, pattern.certain)? {
-                    data[range].fill(FILLER);
+                    self.black_out(&mut data[range], pattern);
                     changed = true;
                 }
             }
@@ -185,6 +202,11 @@ impl Scanner {
             Outcome::BlackOut => Ok(true),
             Outcome::LetGo => Ok(false),
         }
+    }
+
+    fn black_out(&mut self, token: &mut [u8], pattern: &Pattern) {
+        self.hits = self.hits.saturating_add(1);
+        token[pattern.field.unwrap_or(0)..].fill(FILLER);
     }
 
     fn judge_randomness(&mut self, data: &[u8], ended: bool) -> Result<(), Reason> {

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::UdpSocket;
 use tokio::time::{sleep, timeout};
 
 use super::Egress;
 use crate::audit::Way;
 use crate::authority::parse_host;
 use crate::dns_message::{Outcome, answer};
+use crate::listener::{Connection, Listener};
 use crate::reason::Reason;
 
 /// The largest question over UDP; longer ones are not sent by resolvers.
 const MAX_QUESTION: usize = 1232;
-/// How long a TCP client may be silent.
+/// How long a client of a stream may be silent.
 const IDLE: Duration = Duration::from_secs(10);
 /// The pause after a failed accept or receive.
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -36,10 +37,10 @@ pub(crate) async fn serve_udp(egress: Arc<Egress>, socket: UdpSocket) {
     }
 }
 
-/// Answers over TCP.
-pub(crate) async fn serve_tcp(egress: Arc<Egress>, listener: TcpListener) {
+/// Answers over TCP, or whatever else is a stream.
+pub(crate) async fn serve_streams(egress: Arc<Egress>, listener: Listener) {
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok(stream) = listener.accept().await else {
             sleep(BACK_OFF).await;
             continue;
         };
@@ -55,7 +56,7 @@ pub(crate) async fn serve_tcp(egress: Arc<Egress>, listener: TcpListener) {
     }
 }
 
-async fn converse(egress: &Egress, mut stream: TcpStream) -> std::io::Result<()> {
+async fn converse(egress: &Egress, mut stream: Connection) -> std::io::Result<()> {
     loop {
         let length = stream.read_u16().await?;
         let mut question = vec![0; usize::from(length)];

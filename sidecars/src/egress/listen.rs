@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -20,7 +20,6 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -33,6 +32,7 @@ use super::session::Session;
 use super::{Egress, Local, proxy, transparent};
 use crate::audit::Way;
 use crate::headers::MAX_FIELDS;
+use crate::listener::{Connection, Listener, Parked};
 use crate::reason::Reason;
 
 /// How long a client that has proved nothing may take for a head, or be silent between two.
@@ -70,7 +70,7 @@ impl Default for Ports {
     }
 }
 
-/// Where the listeners are.
+/// Where the agent finds the listeners.
 #[derive(Clone, Copy, Debug)]
 pub struct Bound {
     /// The explicit proxy.
@@ -107,7 +107,7 @@ impl Drop for Counted {
 
 struct Job {
     kind: Kind,
-    stream: std::net::TcpStream,
+    stream: Parked,
     guard: Guard,
 }
 
@@ -153,7 +153,7 @@ impl Workers {
     pub(crate) async fn accept(
         self: Arc<Self>,
         egress: Arc<Egress>,
-        listener: TcpListener,
+        listener: Listener,
         kind: Kind,
     ) {
         let mut draining = egress.draining.subscribe();
@@ -162,11 +162,7 @@ impl Workers {
                 accepted = listener.accept() => accepted,
                 _ = draining.wait_for(|draining| *draining) => return,
             };
-            let handed = accepted.and_then(|(stream, _)| {
-                stream.set_nodelay(true)?;
-                stream.into_std()
-            });
-            let Ok(stream) = handed else {
+            let Ok(stream) = accepted.and_then(Connection::park) else {
                 sleep(BACK_OFF).await;
                 continue;
             };
@@ -176,7 +172,7 @@ impl Workers {
         }
     }
 
-    fn hand_over(&self, egress: &Egress, stream: std::net::TcpStream, kind: Kind) -> bool {
+    fn hand_over(&self, egress: &Egress, stream: Parked, kind: Kind) -> bool {
         let Ok(place) = egress.connections.clone().try_acquire_owned() else {
             return false;
         };
@@ -221,7 +217,7 @@ async fn work(local: Arc<Local>, mut jobs: UnboundedReceiver<Job>) {
     }) = jobs.recv().await
     {
         // It was a non-blocking socket already; failing means it is gone.
-        let Ok(stream) = TcpStream::from_std(stream) else {
+        let Ok(stream) = stream.resume() else {
             continue;
         };
         let local = local.clone();
@@ -299,9 +295,4 @@ where
             Ok(answer)
         }
     })
-}
-
-/// Opens the listeners: on this address and no other.
-pub(crate) async fn bind(address: IpAddr, port: u16) -> io::Result<TcpListener> {
-    TcpListener::bind(SocketAddr::new(address, port)).await
 }

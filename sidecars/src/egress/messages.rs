@@ -66,6 +66,9 @@ pub(crate) async fn tunnel(client: Upgraded, server: Upgraded, joined: Joined, e
             }
         }
         Ok(()) if inward.has_hits => record.reason = Reason::CredentialReflected,
+        Ok(()) if inward.inbound.is_some_and(|inbound| inbound.has_hits()) => {
+            record.reason = Reason::CredentialMinted;
+        }
         Ok(()) => {}
     }
 }
@@ -311,22 +314,26 @@ impl<'a> Inward<'a> {
                 self.order.take(&piece, bytes).map_err(|disorder| {
                     Break::of(disorder, Reason::UpstreamFailed, Reason::ResponseTooLarge)
                 })?;
-                if let Some(inbound) = &mut self.inbound {
-                    inbound.look(bytes);
-                }
             }
-            let (Kind::Data, Some(stream)) = (piece.kind, &mut self.data) else {
+            let looks = self.data.is_some() || self.inbound.is_some();
+            if piece.kind != Kind::Data || !looks {
                 self.queue.add(bytes, &mut out);
                 continue;
-            };
-            self.queue.wait(bytes.len(), [0; 4]);
-            let mut ready = stream.redact(Bytes::copy_from_slice(bytes));
-            if stream.hits() > 0 && !self.has_hits {
-                self.has_hits = true;
-                self.route.suspension.count();
             }
-            if piece.is_last {
-                ready = [ready, stream.finish_redacted()].concat().into();
+            self.queue.wait(bytes.len(), [0; 4]);
+            let mut ready = Bytes::copy_from_slice(bytes);
+            if let Some(stream) = &mut self.data {
+                ready = stream.redact(ready);
+                if stream.hits() > 0 && !self.has_hits {
+                    self.has_hits = true;
+                    self.route.suspension.count();
+                }
+                if piece.is_last {
+                    ready = [ready, stream.finish_redacted()].concat().into();
+                }
+            }
+            if let Some(inbound) = &mut self.inbound {
+                ready = inbound.pass(ready, piece.is_last);
             }
             self.queue.release(ready, &mut out);
         }

@@ -8,7 +8,6 @@
 //! * `proxy`, `transparent`, `tunnel`, `hello`: from a connection to a session
 //! * `heads`, `h2`, `session`, `upload`, `relay`, `body`, `grant`, `pace`, `denial`: from a request to an answer
 //! * `websocket`, `messages`, `order`, `frames`: from a request to a conversation
-//! * `grants`: what was allowed while it runs
 //! * `upstream`, `pool`, `dial`, `chain`, `wire`: from a name to a verified connection
 
 mod body;
@@ -18,7 +17,6 @@ mod dial;
 mod dns;
 pub(crate) mod frames;
 mod grant;
-mod grants;
 mod h2;
 mod heads;
 pub(crate) mod hello;
@@ -54,10 +52,10 @@ use zeroize::Zeroizing;
 use crate::audit::{Audit, AuditLimits, Writer};
 use crate::ca::{Ca, CaError};
 use crate::credential::Slots;
+use crate::grants::Grants;
 use crate::policy::{self, LoadError, Policy};
 use chain::Chain;
 use dial::Dialer;
-use grants::Grants;
 use pool::{Hosts, Pool};
 
 pub use dial::{Boxed, Network, System};
@@ -76,14 +74,16 @@ pub struct Settings {
     pub audit_dir: PathBuf,
     /// Holds `grants/`, which is looked into, and `denials/`, which is written to, in a bottle that can ask.
     pub asking_dir: PathBuf,
-    /// How much the audit may take.
-    pub audit_limits: AuditLimits,
+    /// How much the audit may take, if it is not what the policy says.
+    pub audit_limits: Option<AuditLimits>,
     /// The socket that `health` asks.
     pub status_socket: PathBuf,
     /// A proxy to go through, `http://[user:password@]host:port`.
     pub upstream_proxy: Option<Zeroizing<String>>,
     /// The ports of the listeners; 0 lets the system choose.
     pub ports: Ports,
+    /// The folder of sockets that take the ports' place for an agent without a network.
+    pub sockets: Option<PathBuf>,
 }
 
 /// Why the proxy does not start.
@@ -165,9 +165,12 @@ impl Egress {
             return Err(StartError::Observing);
         }
         let roots = read_roots(&settings.config_dir.join("upstream-ca.pem"))?;
+        let limits = settings
+            .audit_limits
+            .unwrap_or_else(|| AuditLimits::of(&policy.audit));
         let audit = Audit::open(
             &settings.audit_dir,
-            settings.audit_limits,
+            (limits, policy.audit.on_full),
             policy.bottle.clone(),
             Some(&settings.asking_dir.join("denials")),
         );

@@ -9,7 +9,6 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::body::Answer;
 use super::heads::{BadHead, Heads};
@@ -20,6 +19,7 @@ use super::upstream::{Upstream, Wanted};
 use super::{Local, denial};
 use crate::audit::{Entry, Way};
 use crate::authority::Authority;
+use crate::listener::Connection;
 use crate::policy::{Scheme, Tls};
 use crate::reason::Reason;
 
@@ -31,7 +31,7 @@ struct Open {
 }
 
 /// Serves one connection to the proxy port.
-pub(crate) async fn serve(local: Arc<Local>, stream: TcpStream, guard: Guard) {
+pub(crate) async fn serve(local: Arc<Local>, stream: Connection, guard: Guard) {
     let session = Session::new(local.clone(), Way::Proxy, Target::Asked);
     let asked = session.clone();
     let service = service_fn(move |request: Request<Incoming>| {
@@ -133,8 +133,8 @@ async fn open(
 /// Takes over the client's end after the answer went out.
 async fn run(local: Arc<Local>, upgrade: OnUpgrade, open: Open, mut entry: Entry) {
     let Ok(upgraded) = upgrade.await else { return };
-    // The connection is our own TCP stream again, with whatever the client sent ahead.
-    let Ok(parts) = upgraded.downcast::<TokioIo<Heads<TcpStream>>>() else {
+    // The connection is our own again, with whatever the client sent ahead.
+    let Ok(parts) = upgraded.downcast::<TokioIo<Heads<Connection>>>() else {
         return;
     };
     let (stream, read) = (parts.io.into_inner().into_inner(), parts.read_buf);
@@ -145,7 +145,7 @@ async fn run(local: Arc<Local>, upgrade: OnUpgrade, open: Open, mut entry: Entry
 
 async fn take_over(
     local: Arc<Local>,
-    stream: TcpStream,
+    stream: Connection,
     read: &[u8],
     Open { to, far }: Open,
     entry: &mut Entry,

@@ -128,7 +128,7 @@ impl Relay {
                         .scrub
                         .as_mut()
                         .map(|scrub| scrub.stream.finish_redacted());
-                    held.unwrap_or_default()
+                    self.look_for_tokens(held.unwrap_or_default())
                 }
             };
             let data = if self.has_ended {
@@ -138,10 +138,8 @@ impl Relay {
                 if self.received > MAX_ANSWER {
                     return self.stop(Reason::ResponseTooLarge);
                 }
-                if let Some(inbound) = &mut self.inbound {
-                    inbound.look(&data);
-                }
-                self.look_through(data)
+                let data = self.look_through(data);
+                self.look_for_tokens(data)
             };
             if !data.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -153,7 +151,10 @@ impl Relay {
 
     /// Whether nothing is left to hand on.
     pub(super) fn is_end_stream(&self) -> bool {
-        self.scrub.is_none() && self.trailers.is_none() && self.inner.is_end_stream()
+        self.scrub.is_none()
+            && self.inbound.is_none()
+            && self.trailers.is_none()
+            && self.inner.is_end_stream()
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
@@ -179,6 +180,17 @@ impl Relay {
         data
     }
 
+    fn look_for_tokens(&mut self, data: Bytes) -> Bytes {
+        let Some(inbound) = &mut self.inbound else {
+            return data;
+        };
+        let data = inbound.pass(data, self.has_ended);
+        if inbound.has_hits() && self.reason == Reason::Allowed {
+            self.reason = Reason::CredentialMinted;
+        }
+        data
+    }
+
     /// Trailers are a head that comes late, and go through the same.
     fn clean(&mut self, mut trailers: HeaderMap) -> HeaderMap {
         headers::clean_response(&mut trailers);
@@ -187,6 +199,9 @@ impl Relay {
         {
             self.reason = Reason::CredentialReflected;
             scrub.suspension.count();
+        }
+        if let Some(inbound) = &mut self.inbound {
+            inbound.fields(&mut trailers);
         }
         trailers
     }

@@ -1,22 +1,25 @@
 //! Start, reload, drain.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use bottle_plan::strict::socket;
 use tokio::net::UdpSocket;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use zeroize::Zeroizing;
 
-use super::grants::{self, Grants};
-use super::listen::{self, Bound, Kind, Ports, Workers};
+use super::listen::{Bound, Kind, Ports, Workers};
 use super::{Egress, MAX_CONNECTIONS, Network, Settings, StartError, System, dns, status};
 use crate::audit::{Way, Writer};
 use crate::credential::Slots;
+use crate::grants::{self, Grants, Taker};
+use crate::listener::Side;
 
 /// How often the operator's files are looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -42,7 +45,7 @@ pub fn start(
 ) -> Result<Running, StartError> {
     let (egress, writer) = Egress::new(&settings, network, slots)?;
     let egress = Arc::new(egress);
-    let grants = Grants::open(&settings.asking_dir, &settings.audit_dir);
+    let grants = Grants::open(&settings.asking_dir, &settings.audit_dir, Taker::Egress);
     let failed = |what: &str, error: io::Error| StartError::System {
         what: what.into(),
         error,
@@ -55,6 +58,10 @@ pub fn start(
         .build();
     let runtime = runtime.map_err(|error| failed("runtime", error))?;
     let (ready, opened) = mpsc::channel();
+    let side = Side {
+        address: egress.policy().listen,
+        sockets: settings.sockets.clone(),
+    };
     let (shared, socket, ports) = (
         egress.clone(),
         settings.status_socket.clone(),
@@ -62,7 +69,7 @@ pub fn start(
     );
     let front = thread::Builder::new().name("front".into()).spawn(move || {
         runtime.block_on(async {
-            let bound = open_all(&shared, &socket, ports, Arc::new(workers)).await;
+            let bound = open_all(&shared, &socket, &side, ports, Arc::new(workers)).await;
             let is_open = bound.is_ok();
             // Nobody waits any more if the thread that started us is gone.
             let _ = ready.send(bound);
@@ -104,38 +111,43 @@ async fn drain(egress: &Egress) {
 
 async fn open_all(
     egress: &Arc<Egress>,
-    socket: &Path,
+    status_socket: &Path,
+    side: &Side,
     ports: Ports,
     workers: Arc<Workers>,
 ) -> Result<Bound, StartError> {
-    let address = egress.policy().listen;
-    let failed = |port: u16| {
-        move |error| StartError::System {
-            what: format!("listener on {address} port {port}"),
+    let listen = async |name: &str, port: u16| {
+        let listener = side.listen(name, port).await;
+        let listener = listener.map_err(|error| StartError::System {
+            what: format!("listener on {}", side.told(name, port)),
             error,
-        }
+        })?;
+        let seen = listener.address();
+        let seen = seen.unwrap_or_else(|| SocketAddr::new(side.address, port));
+        Ok::<_, StartError>((listener, seen))
     };
-    let dns_tcp = listen::bind(address, ports.dns)
-        .await
-        .map_err(failed(ports.dns))?;
-    let local = |listener: &tokio::net::TcpListener| listener.local_addr().map_err(failed(0));
-    let dns_address = local(&dns_tcp)?;
-    let dns_udp = UdpSocket::bind(dns_address)
-        .await
-        .map_err(failed(ports.dns))?;
-    let proxy = listen::bind(address, ports.proxy)
-        .await
-        .map_err(failed(ports.proxy))?;
-    let https = listen::bind(address, ports.https)
-        .await
-        .map_err(failed(ports.https))?;
-    let http = listen::bind(address, ports.http)
-        .await
-        .map_err(failed(ports.http))?;
+    let (dns, dns_address) = listen(socket::DNS, ports.dns).await?;
+    // Without a network it is the forwarder that takes datagrams.
+    let dns_udp = match dns.address() {
+        Some(address) => {
+            Some(
+                UdpSocket::bind(address)
+                    .await
+                    .map_err(|error| StartError::System {
+                        what: format!("listener on {address} by UDP"),
+                        error,
+                    })?,
+            )
+        }
+        None => None,
+    };
+    let (proxy, proxy_address) = listen(socket::PROXY, ports.proxy).await?;
+    let (https, https_address) = listen(socket::HTTPS, ports.https).await?;
+    let (http, http_address) = listen(socket::HTTP, ports.http).await?;
     let bound = Bound {
-        proxy: local(&proxy)?,
-        https: local(&https)?,
-        http: local(&http)?,
+        proxy: proxy_address,
+        https: https_address,
+        http: http_address,
         dns: dns_address,
     };
     for (listener, kind) in [
@@ -145,11 +157,13 @@ async fn open_all(
     ] {
         tokio::spawn(workers.clone().accept(egress.clone(), listener, kind));
     }
-    tokio::spawn(dns::serve_udp(egress.clone(), dns_udp));
-    tokio::spawn(dns::serve_tcp(egress.clone(), dns_tcp));
+    if let Some(datagrams) = dns_udp {
+        tokio::spawn(dns::serve_udp(egress.clone(), datagrams));
+    }
+    tokio::spawn(dns::serve_streams(egress.clone(), dns));
     // Last: whoever sees this socket may rely on all the others.
-    let status = status::bind(socket).map_err(|error| StartError::File {
-        path: socket.into(),
+    let status = status::bind(status_socket).map_err(|error| StartError::File {
+        path: status_socket.into(),
         error,
     })?;
     tokio::spawn(status::serve(egress.clone(), status));
@@ -157,7 +171,7 @@ async fn open_all(
 }
 
 impl Running {
-    /// Where the listeners are.
+    /// Where the agent finds the listeners.
     pub fn bound(&self) -> Bound {
         self.bound
     }

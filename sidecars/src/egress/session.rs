@@ -362,9 +362,15 @@ fn relay(
     entry.record().status = Some(response.status().as_u16());
     *response.version_mut() = Version::HTTP_11;
     let progress = exchange.progress.clone();
-    let inbound = route.dlp.inbound(&exchange.found);
-    if inbound.is_some() && is_encoded(&response) {
-        exchange.found.add(Kind::NotScanned);
+    let mut inbound = route.dlp.inbound(&exchange.found);
+    if let Some(inbound) = &mut inbound {
+        if is_encoded(&response) {
+            exchange.found.add(Kind::NotScanned);
+        }
+        inbound.head(response.headers_mut());
+        if inbound.has_hits() && reason == Reason::Allowed {
+            reason = Reason::CredentialMinted;
+        }
     }
     response.map(|body| {
         let relay = Relay::new(

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use hyper::service::service_fn;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use super::listen::{self, Guard, HEAD_TIMEOUT};
 use super::session::{Session, Target};
@@ -12,6 +11,7 @@ use super::wire::Wire;
 use super::{Local, tunnel};
 use crate::audit::{Entry, Way};
 use crate::authority::Authority;
+use crate::listener::Connection;
 use crate::policy::{Scheme, Tls};
 use crate::reason::Reason;
 
@@ -23,7 +23,7 @@ const HTTP: u16 = 80;
 const ACCESS_DENIED: &[u8] = &[0x15, 3, 3, 0, 2, 2, 49];
 
 /// Serves one connection to the HTTP port.
-pub(crate) async fn serve_http(local: Arc<Local>, stream: TcpStream, _guard: Guard) {
+pub(crate) async fn serve_http(local: Arc<Local>, stream: Connection, _guard: Guard) {
     let session = Session::new(local, Way::Transparent, Target::Led(HTTP));
     let asked = session.clone();
     let service = service_fn(move |request| asked.clone().answer(request));
@@ -31,7 +31,7 @@ pub(crate) async fn serve_http(local: Arc<Local>, stream: TcpStream, _guard: Gua
 }
 
 /// Serves one connection to the HTTPS port.
-pub(crate) async fn serve_https(local: Arc<Local>, stream: TcpStream, _guard: Guard) {
+pub(crate) async fn serve_https(local: Arc<Local>, stream: Connection, _guard: Guard) {
     let Ok(mut entry) = local.egress.audit.begin(Way::Transparent).await else {
         return;
     };
@@ -40,7 +40,11 @@ pub(crate) async fn serve_https(local: Arc<Local>, stream: TcpStream, _guard: Gu
     }
 }
 
-async fn take_over(local: &Arc<Local>, stream: TcpStream, entry: &mut Entry) -> Result<(), Reason> {
+async fn take_over(
+    local: &Arc<Local>,
+    stream: Connection,
+    entry: &mut Entry,
+) -> Result<(), Reason> {
     let hello = tunnel::hello(stream, &[]).await?;
     let host = hello.name.ok_or(Reason::SniMissing)?;
     let to = Authority { host, port: HTTPS };
@@ -76,7 +80,7 @@ async fn take_over(local: &Arc<Local>, stream: TcpStream, entry: &mut Entry) -> 
     }
 }
 
-async fn deny(reason: Reason, mut stream: Wire<TcpStream>) -> Reason {
+async fn deny(reason: Reason, mut stream: Wire<Connection>) -> Reason {
     // The client may be gone; the record has the reason in any case.
     let _ = stream.write_all(ACCESS_DENIED).await;
     let _ = stream.shutdown().await;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::{Body as _, Bytes, Incoming};
@@ -14,6 +15,7 @@ use tokio::time::timeout;
 
 use super::answer::Answer;
 use super::git::{ENVIRONMENT, Group};
+use super::hook::Push;
 use super::repo::Repo;
 
 /// What is read from git at once.
@@ -124,11 +126,12 @@ impl Running {
     /// Sends the request on, reads the head of the answer and leaves the rest to a task of its own. `ended` is called when
     /// all is over, also when the client has gone away.
     ///
-    /// A push goes on without its client: what the upstream has taken must get into the mirror too.
+    /// A push goes on without its client (and is told that it is gone): what the upstream has taken must get into the
+    /// mirror too.
     pub(super) async fn answer(
         mut self,
         body: Option<Incoming>,
-        is_push: bool,
+        push: Option<Arc<Push>>,
         ended: impl FnOnce(Tally) + Send + 'static,
     ) -> io::Result<Response<Answer>> {
         let stdin = self.stdin;
@@ -139,6 +142,7 @@ impl Running {
             }
         });
         let mut stdout = BufReader::with_capacity(CHUNK, self.stdout);
+        let is_push = push.is_some();
         let patience = if is_push {
             super::push::LIMIT
         } else {
@@ -162,7 +166,7 @@ impl Running {
         };
         let (chunks, receiver) = channel(QUEUED);
         tokio::spawn(async move {
-            let to_agent = pass_on(stdout, chunks, is_push).await;
+            let to_agent = pass_on(stdout, chunks, push.as_deref()).await;
             if !is_push {
                 // Whoever hangs up in the middle leaves a git that would wait for ever.
                 self.group.kill();
@@ -223,21 +227,33 @@ async fn drain(mut body: Incoming, mut sent: u64) -> u64 {
 async fn pass_on(
     mut stdout: BufReader<ChildStdout>,
     chunks: Sender<io::Result<Bytes>>,
-    is_push: bool,
+    push: Option<&Push>,
 ) -> u64 {
     let mut sent = 0;
     let mut is_read = true;
     loop {
         let mut buffer = Vec::with_capacity(CHUNK);
-        match stdout.read_buf(&mut buffer).await {
+        let read = tokio::select! {
+            read = stdout.read_buf(&mut buffer) => read,
+            () = chunks.closed(), if is_read => Ok(0),
+        };
+        if is_read && chunks.is_closed() {
+            is_read = false;
+            match push {
+                Some(push) => push.hang_up(),
+                None => return sent,
+            }
+            if buffer.is_empty() {
+                continue;
+            }
+        }
+        match read {
             Ok(0) => return sent,
             Ok(read) => {
                 sent += read as u64;
-                if is_read && chunks.send(Ok(buffer.into())).await.is_err() {
-                    is_read = false;
-                }
-                if !is_read && !is_push {
-                    return sent;
+                if is_read {
+                    // A reader that has gone in this moment is noticed in the next round.
+                    let _ = chunks.send(Ok(buffer.into())).await;
                 }
             }
             Err(error) => {

@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use bottle_plan::git::Sign;
+
 use super::git::finish;
 use super::hook::Voice;
 use super::objects::Quarantine;
@@ -28,8 +30,12 @@ pub(super) fn forward(
         "--porcelain",
         "--no-verify",
         "--no-follow-tags",
-        "--no-signed",
         "--recurse-submodules=no",
+        match repo.rules.sign {
+            None => "--no-signed",
+            Some(Sign::Ssh) => "--signed=yes",
+            Some(Sign::SshIfAsked) => "--signed=if-asked",
+        },
     ]);
     if updates.len() > 1 {
         command.arg("--atomic");
@@ -65,6 +71,11 @@ pub(super) fn forward(
         .lines()
         .filter_map(|line| line.strip_prefix("!\t"))
         .collect();
+    if done.stderr.contains("does not support --signed") {
+        let detail =
+            "it takes no signed pushes (receive.certNonceSeed), and `sign: ssh` wants them";
+        return Err(Refusal::new(Reason::GitUpstreamRefused, detail));
+    }
     if refused.is_empty() {
         let why: Vec<&str> = done
             .stderr

@@ -63,6 +63,17 @@ pub(super) fn finish(
     limit: Duration,
     on_line: &mut dyn FnMut(&str),
 ) -> io::Result<Done> {
+    finish_within(command, input, limit, MAX_STDOUT, on_line)
+}
+
+/// The same for one of which no more than `most` bytes are read: it is cut off then.
+pub(super) fn finish_within(
+    command: &mut Command,
+    input: Vec<u8>,
+    limit: Duration,
+    most: u64,
+    on_line: &mut dyn FnMut(&str),
+) -> io::Result<Done> {
     if !input.is_empty() {
         command.stdin(Stdio::piped());
     }
@@ -82,10 +93,7 @@ pub(super) fn finish(
         let out = scope.spawn(move || {
             let mut bytes = Vec::new();
             match stdout {
-                Some(stdout) => stdout
-                    .take(MAX_STDOUT)
-                    .read_to_end(&mut bytes)
-                    .map(|_| bytes),
+                Some(stdout) => stdout.take(most).read_to_end(&mut bytes).map(|_| bytes),
                 None => Ok(bytes),
             }
         });

@@ -23,6 +23,15 @@ pub(super) fn fits_path(pattern: &str, path: &[u8]) -> bool {
         || pattern.strip_suffix(b"/**").is_some_and(|folder| fits(folder, &path, false))
 }
 
+/// The folder or file below which everything lies that fits; nothing when that is the whole repository.
+pub(super) fn beginning(pattern: &str) -> Option<String> {
+    let parts = pattern.trim_end_matches('/').split('/');
+    let plain: Vec<&str> = parts
+        .take_while(|part| !part.contains(['*', '?']))
+        .collect();
+    (!plain.is_empty()).then(|| plain.join("/"))
+}
+
 /// The usual walk with one place to come back to for each kind of star; its cost is the product of both lengths at most.
 fn fits(pattern: &[u8], text: &[u8], star_takes_all: bool) -> bool {
     // What is reachable after each prefix of the pattern, as a row of flags over the text.
@@ -70,6 +79,20 @@ fn after_folders(row: &[bool], text: &[u8]) -> Vec<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_pattern_begins_with_holds_all_that_fits() {
+        for (pattern, begins) in [
+            (".github/workflows/**", Some(".github/workflows")),
+            (".gitmodules", Some(".gitmodules")),
+            ("a/b*/c", Some("a")),
+            ("a/b/", Some("a/b")),
+            ("**/x", None),
+            ("*.yml", None),
+        ] {
+            assert_eq!(beginning(pattern).as_deref(), begins, "{pattern}");
+        }
+    }
 
     #[test]
     fn a_star_in_a_ref_is_any_text() {

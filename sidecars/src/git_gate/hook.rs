@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -89,6 +89,8 @@ pub(super) struct Push {
     pub(super) repo: Arc<Repo>,
     /// Whether its hook has asked; if not, git itself refused.
     asked: Mutex<bool>,
+    /// Whether its client has hung up.
+    gone: AtomicBool,
     /// Held from before the upstream is told until git has written the refs, so that no fetch comes in between.
     refs: Mutex<Option<OwnedMutexGuard<()>>>,
 }
@@ -96,6 +98,15 @@ pub(super) struct Push {
 impl Push {
     pub(super) fn was_asked(&self) -> bool {
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that nobody waits for it any more.
+    pub(super) fn hang_up(&self) {
+        self.gone.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
     }
 
     /// Keeps the refs as they are until the push has ended.
@@ -117,6 +128,7 @@ impl Pushes {
         let push = Arc::new(Push {
             repo,
             asked: Mutex::new(false),
+            gone: AtomicBool::new(false),
             refs: Mutex::new(None),
         });
         let number = self.next.fetch_add(1, Ordering::Relaxed);

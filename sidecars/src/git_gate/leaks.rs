@@ -46,8 +46,6 @@ pub(super) struct Scanner {
     places: Vec<String>,
     bytes: usize,
     leaks: Vec<Leak>,
-    /// Time spent in gitleaks.
-    pub(super) spent: Duration,
 }
 
 #[derive(Deserialize)]
@@ -73,7 +71,6 @@ impl Scanner {
             places: Vec::new(),
             bytes: 0,
             leaks: Vec::new(),
-            spent: Duration::ZERO,
         })
     }
 
@@ -100,7 +97,6 @@ impl Scanner {
         if self.places.is_empty() {
             return Ok(());
         }
-        let began = std::time::Instant::now();
         let report = self.folder.with_extension("json");
         let mut command = Command::new("gitleaks");
         command
@@ -138,7 +134,6 @@ impl Scanner {
         fs::create_dir(&self.folder)?;
         self.places.clear();
         self.bytes = 0;
-        self.spent += began.elapsed();
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 //! as exactly the objects that were checked, and becomes part of the mirror only when the upstream has taken it.
 
 mod answer;
+mod asking;
 mod backend;
 mod credential;
 mod decode;
@@ -18,6 +19,7 @@ mod mirror;
 mod objects;
 mod push;
 mod repo;
+mod review;
 mod rules;
 mod run;
 mod secrets;
@@ -41,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) mirrors: PathBuf,
     /// Holds the audit.
     pub(crate) audit_dir: PathBuf,
+    /// Holds `grants/`, `requests/`, `answers/`, `denials/` and `reviews/` in a bottle that can ask.
+    pub(crate) asking_dir: PathBuf,
     /// How much the audit may take.
     pub(crate) audit_limits: AuditLimits,
     /// The socket that `health` asks.
@@ -49,6 +53,8 @@ pub(crate) struct Settings {
     pub(crate) scratch: PathBuf,
     /// The port on the internal network.
     pub(crate) port: u16,
+    /// The folder of the socket that takes its place for an agent without a network.
+    pub(crate) sockets: Option<PathBuf>,
 }
 
 /// Why the gate does not start.

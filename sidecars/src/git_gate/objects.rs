@@ -77,13 +77,13 @@ impl Quarantine<'_> {
             .env("GIT_QUARANTINE_PATH", self.objects);
     }
 
-    fn git(&self) -> Command {
+    pub(super) fn git(&self) -> Command {
         let mut command = git(self.mirror);
         self.lay_over(&mut command);
         command
     }
 
-    fn run(&self, args: &[&str], input: Vec<u8>) -> io::Result<Vec<u8>> {
+    pub(super) fn run(&self, args: &[&str], input: Vec<u8>) -> io::Result<Vec<u8>> {
         let done = finish(self.git().args(args), input, LIMIT, &mut |_| {})?;
         if done.status.success() {
             return Ok(done.stdout);
@@ -165,8 +165,13 @@ impl Quarantine<'_> {
         }
     }
 
-    /// The paths that commits change, merges only where they differ from all their parents.
-    pub(super) fn changed_paths(&self, commits: &[&Object]) -> io::Result<Vec<Vec<u8>>> {
+    /// The paths below `folders` (everywhere, if there are none) that commits change, merges only where they differ from
+    /// all their parents. Elsewhere git does not even look: few objects can be trees with more names than there is memory.
+    pub(super) fn changed_paths(
+        &self,
+        commits: &[&Object],
+        folders: &[String],
+    ) -> io::Result<Vec<Vec<u8>>> {
         let oids: String = commits
             .iter()
             .flat_map(|commit| [commit.oid.as_str(), "\n"])
@@ -181,7 +186,16 @@ impl Quarantine<'_> {
             "--name-only",
             "--no-renames",
             "--no-commit-id",
+            "--",
         ];
+        let places: Vec<String> = folders
+            .iter()
+            .map(|folder| format!(":(top,literal,icase){folder}"))
+            .collect();
+        let args: Vec<&str> = args
+            .into_iter()
+            .chain(places.iter().map(String::as_str))
+            .collect();
         let listed = self.run(&args, oids.into_bytes())?;
         Ok(listed
             .split(|byte| *byte == 0)

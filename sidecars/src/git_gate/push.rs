@@ -1,23 +1,24 @@
 //! A push, from the moment git has it in quarantine: judged, looked through, recorded, forwarded.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bottle_plan::git::GateRepo;
 use hyper::Method;
 
 use super::forward::forward;
 use super::git;
-use super::glob::fits_path;
+use super::glob::{beginning, fits_path};
 use super::hook::{Push, Voice};
 use super::leaks::{Leak, Scanner};
 use super::objects::{Kind, Object, Quarantine, Stop};
 use super::repo::Repo;
 use super::rules::{Command, Refusal, judge, printable};
 use super::run::Gate;
-use super::{decode, tree};
+use super::{asking, decode, review, tree};
 use crate::audit::{Entry, Way};
 use crate::reason::Reason;
 
@@ -29,10 +30,22 @@ const TOLD: usize = 10;
 
 /// What the checks of a push that may go on have counted.
 #[derive(Clone, Copy, Debug, Default)]
-struct Passed {
-    commits: u64,
-    bytes: u64,
+pub(super) struct Passed {
+    pub(super) commits: u64,
+    pub(super) bytes: u64,
+    /// How long looking at them took.
+    took: Duration,
 }
+
+/// A push that nothing is against, or nothing but what the operator can lift.
+pub(super) struct Checked {
+    pub(super) passed: Passed,
+    /// For each update what only she can let through.
+    pub(super) lifts: Vec<Option<Refusal>>,
+}
+
+/// What was decided: what was counted, and the grants it goes on by.
+type Decided = Result<(Passed, Vec<Arc<str>>), Refusal>;
 
 /// Decides on a push; true lets git write the refs, and then the upstream has them already.
 pub(super) async fn decide(
@@ -42,46 +55,35 @@ pub(super) async fn decide(
     updates: Vec<Command>,
     voice: Voice,
 ) -> bool {
-    let decided = match check(&gate, &push.repo, &objects, &updates).await {
-        Ok(passed) => approve(&push.repo, passed).map(|()| passed),
-        Err(refusal) => Err(refusal),
-    };
+    let decided = judge_all(&gate, &push, &objects, &updates, &voice).await;
     // On record before it has any effect: what cannot be recorded does not happen.
-    let bytes = decided.as_ref().map_or(0, |passed| passed.bytes);
-    let refusal = decided.as_ref().err();
-    if record(&gate, &push.repo, &updates, "PUSH", bytes, refusal)
-        .await
-        .is_err()
-    {
+    let Ok(ids) = record(&gate, &push.repo, &updates, "PUSH", &decided).await else {
         voice.say(format!("git-gate: {}", Reason::AuditUnavailable.text()));
         return false;
-    }
-    let passed = match decided {
-        Ok(passed) => passed,
+    };
+    let (passed, grants) = match decided {
+        Ok(decided) => decided,
         Err(refusal) => {
             explain(&voice, &refusal);
+            offer(&gate, &push.repo, &updates, &refusal, &ids, &voice);
             return false;
         }
     };
     // From here to the end of the push nobody else changes the mirror's refs.
     push.hold_refs(push.repo.refs.clone().lock_owned().await);
-    let outcome = hand_on(&push, objects, &updates, &voice).await;
-    let refusal = outcome.as_ref().err();
+    let outcome = match take(&gate, &grants).await {
+        Ok(()) => hand_on(&push, objects, &updates, &voice).await,
+        Err(reason) => Err(Refusal::new(reason, "")),
+    };
+    let outcome = outcome.map(|()| (passed, grants));
     // What has happened is recorded if it can be; that it was allowed is on record already.
-    let _ = record(
-        &gate,
-        &push.repo,
-        &updates,
-        "FORWARD",
-        passed.bytes,
-        refusal,
-    )
-    .await;
+    let _ = record(&gate, &push.repo, &updates, "FORWARD", &outcome).await;
     match outcome {
-        Ok(()) => {
+        Ok(_) => {
             let commits = passed.commits;
             voice.say(format!(
-                "git-gate: checked {commits} new commit(s) and handed them to {}",
+                "git-gate: checked {commits} new commit(s) in {:.2} s and handed them to {}",
+                passed.took.as_secs_f64(),
                 push.repo.host
             ));
             true
@@ -93,15 +95,90 @@ pub(super) async fn decide(
     }
 }
 
-/// The operator's word, where the repository wants it.
-fn approve(repo: &Repo, _passed: Passed) -> Result<(), Refusal> {
-    if repo.rules.push.review {
-        return Err(Refusal::new(
-            Reason::GitReviewUnavailable,
-            repo.rules.name.clone(),
+async fn judge_all(
+    gate: &Arc<Gate>,
+    push: &Arc<Push>,
+    objects: &Path,
+    updates: &[Command],
+    voice: &Voice,
+) -> Decided {
+    let checked = check(gate, &push.repo, objects, updates).await?;
+    let grants = asking::approve(gate, push, objects, updates, &checked, voice).await?;
+    Ok((checked.passed, grants))
+}
+
+/// Takes a use of each grant, of those that still hold.
+async fn take(gate: &Gate, grants: &[Arc<str>]) -> Result<(), Reason> {
+    match &gate.asking {
+        Some(asking) if !grants.is_empty() => {
+            asking.look(gate).await;
+            asking.take(grants)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Puts what the updates with these numbers would change where the operator sees it.
+pub(super) async fn show(
+    gate: &Arc<Gate>,
+    push: &Arc<Push>,
+    objects: &Path,
+    updates: &[Command],
+    lifts: &[Option<Refusal>],
+    open: &[usize],
+) -> Result<(), Refusal> {
+    let (gate, push, objects) = (gate.clone(), push.clone(), objects.to_owned());
+    let open: Vec<(Command, Option<Refusal>)> = open
+        .iter()
+        .map(|&at| (updates[at].clone(), lifts[at].clone()))
+        .collect();
+    let work = tokio::task::spawn_blocking(move || {
+        let repo = &push.repo;
+        let quarantine = Quarantine {
+            mirror: &repo.path,
+            objects: &objects,
+        };
+        open.iter().try_for_each(|(update, lifted)| {
+            let Some(asking) = &gate.asking else {
+                return Ok(());
+            };
+            let path = asking.review(repo, update);
+            review::write(
+                &quarantine,
+                &repo.rules.name,
+                update,
+                lifted.as_ref(),
+                &path,
+            )
+        })
+    });
+    let done = work
+        .await
+        .unwrap_or_else(|_| Err(io::Error::other("showing ended before it was done")));
+    done.map_err(|error| failed(&error))
+}
+
+/// Says how to ask for what was refused, where there is somebody to ask.
+fn offer(
+    gate: &Gate,
+    repo: &Repo,
+    updates: &[Command],
+    refusal: &Refusal,
+    ids: &[String],
+    voice: &Voice,
+) {
+    let Some(asking) = &gate.asking else { return };
+    for &at in &refusal.asks {
+        let Some(id) = ids.get(at) else { continue };
+        asking.note(id.clone(), repo, &updates[at]);
+        voice.say(format!(
+            "git-gate: ask: request_push {{\"denial\": \"{id}\", \"reason\": \"why\"}}, or \
+             curl supervise:9100/requests/push -d '{{\"denial\": \"{id}\", \"reason\": \"why\"}}'"
         ));
     }
-    Ok(())
+    if !refusal.asks.is_empty() {
+        voice.say("git-gate: hint: once the operator has granted it, push the same commit again");
+    }
 }
 
 async fn hand_on(
@@ -159,8 +236,13 @@ async fn check(
     repo: &Arc<Repo>,
     objects: &Path,
     updates: &[Command],
-) -> Result<Passed, Refusal> {
-    judge(&repo.rules, updates)?;
+) -> Result<Checked, Refusal> {
+    let lifts = judge(&repo.rules, updates)?;
+    if gate.asking.is_none()
+        && let Some(refusal) = lifts.iter().flatten().next()
+    {
+        return Err(refusal.clone());
+    }
     let Ok(_place) = gate.scans.acquire().await else {
         return Err(failed(&io::Error::other("the gate is going down")));
     };
@@ -171,14 +253,18 @@ async fn check(
         updates.to_vec(),
     );
     let work = tokio::task::spawn_blocking(move || {
+        let began = Instant::now();
         let quarantine = Quarantine {
             mirror: &repo.path,
             objects: &objects,
         };
-        look_through(&gate, &repo.rules, &quarantine, &updates).map_err(|stop| match stop {
+        let looked = look_through(&gate, &repo.rules, &quarantine, &updates, lifts);
+        let mut checked = looked.map_err(|stop| match stop {
             Stop::Refusal(refusal) => refusal,
             Stop::Failed(error) => failed(&error),
-        })
+        })?;
+        checked.passed.took = began.elapsed();
+        Ok(checked)
     });
     work.await.unwrap_or_else(|_| {
         Err(failed(&io::Error::other(
@@ -202,11 +288,18 @@ fn look_through(
     rules: &GateRepo,
     quarantine: &Quarantine<'_>,
     updates: &[Command],
-) -> Result<Passed, Stop> {
+    mut lifts: Vec<Option<Refusal>>,
+) -> Result<Checked, Stop> {
     check_shape(quarantine, updates)?;
     let objects = quarantine.new_objects(updates)?;
     let passed = check_size(rules, &objects)?;
-    check_paths(rules, quarantine, &objects)?;
+    if let Some(refusal) = protected(rules, quarantine, &objects)? {
+        if gate.asking.is_none() {
+            return Err(refusal.into());
+        }
+        // Which of them changes it is not told apart; it also weighs more than a ref's name.
+        lifts.fill(Some(refusal));
+    }
     let mut scanner = Scanner::new(&gate.scratch)?;
     for update in updates {
         look_at(
@@ -237,7 +330,7 @@ fn look_through(
     })?;
     let leaks = scanner.end()?;
     if leaks.is_empty() {
-        return Ok(passed);
+        return Ok(Checked { passed, lifts });
     }
     Err(refusal_of(&leaks).into())
 }
@@ -287,31 +380,47 @@ fn check_size(rules: &GateRepo, objects: &[Object]) -> Result<Passed, Refusal> {
         let detail = format!("{bytes} bytes unpacked; at most {}", limits.max_bytes);
         return Err(Refusal::new(Reason::GitTooLarge, detail));
     }
-    Ok(Passed { commits, bytes })
+    Ok(Passed {
+        commits,
+        bytes,
+        took: Duration::ZERO,
+    })
 }
 
-fn check_paths(
+/// What is against it for the sake of protected paths.
+fn protected(
     rules: &GateRepo,
     quarantine: &Quarantine<'_>,
     objects: &[Object],
-) -> Result<(), Stop> {
+) -> io::Result<Option<Refusal>> {
     let patterns = &rules.push.protected_paths;
     let commits: Vec<&Object> = objects
         .iter()
         .filter(|object| object.kind == Kind::Commit)
         .collect();
     if patterns.is_empty() || commits.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    for path in quarantine.changed_paths(&commits)? {
+    let mut found = BTreeSet::new();
+    let folders: Option<Vec<String>> = patterns.iter().map(|text| beginning(text)).collect();
+    for path in quarantine.changed_paths(&commits, &folders.unwrap_or_default())? {
         if let Some(pattern) = patterns.iter().find(|pattern| fits_path(pattern, &path)) {
             let shown = printable(&String::from_utf8_lossy(&path));
-            return Err(
-                Refusal::new(Reason::GitProtectedPath, format!("{shown} ({pattern})")).into(),
-            );
+            found.insert(format!("{shown} ({pattern})"));
         }
     }
-    Ok(())
+    let lines = told(found.into_iter().collect());
+    Ok((!lines.is_empty()).then(|| Refusal::new(Reason::GitProtectedPath, lines)))
+}
+
+/// The first of them, a line each, and how many more there are.
+fn told(mut lines: Vec<String>) -> String {
+    let more = lines.len().saturating_sub(TOLD);
+    lines.truncate(TOLD);
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    lines.join("\n")
 }
 
 /// One piece, and what is behind its coats.
@@ -356,11 +465,6 @@ fn refusal_of(leaks: &[Leak]) -> Refusal {
         .collect();
     lines.sort();
     lines.dedup();
-    let more = lines.len().saturating_sub(TOLD);
-    lines.truncate(TOLD);
-    if more > 0 {
-        lines.push(format!("and {more} more"));
-    }
     let mut found: Vec<String> = leaks
         .iter()
         .map(|leak| format!("gitleaks/{}", leak.rule))
@@ -370,8 +474,9 @@ fn refusal_of(leaks: &[Leak]) -> Refusal {
     found.truncate(TOLD);
     Refusal {
         reason: Reason::GitSecret,
-        detail: lines.join("\n"),
+        detail: told(lines),
         found,
+        asks: Vec::new(),
     }
 }
 
@@ -391,34 +496,42 @@ fn explain(voice: &Voice, refusal: &Refusal) {
         }
         Reason::GitForce => "git fetch, then merge or rebase onto it, and push again",
         Reason::UpstreamUnreachable => "nothing was pushed; try again later",
+        Reason::GitReviewPending => {
+            "push the same commit again once the operator has approved it: that push goes through"
+        }
         _ => return,
     };
     voice.say(format!("git-gate: hint: {advice}"));
 }
 
-/// One record for each ref.
+/// One record for each ref; their ids, in the order of the updates.
 async fn record(
     gate: &Gate,
     repo: &Repo,
     updates: &[Command],
     what: &str,
-    bytes: u64,
-    refusal: Option<&Refusal>,
-) -> Result<(), Reason> {
+    decided: &Decided,
+) -> Result<Vec<String>, Reason> {
     let mut entries: Vec<Entry> = Vec::new();
+    let mut ids = Vec::new();
     for update in updates.iter().take(32) {
         let mut entry = gate.audit.begin(Way::Git).await?;
         let record = entry.record();
         record.method = Method::from_bytes(what.as_bytes()).ok();
         record.host = Some(repo.host.clone());
-        let name = gate.secrets.shown(&update.name);
-        record.path = Some(format!("/{}/{name}@{}", repo.rules.name, update.new));
-        record.bytes_out = bytes;
-        if let Some(refusal) = refusal {
-            record.reason = refusal.reason;
-            record.also_found = refusal.found.clone();
+        record.path = Some(update.place(repo, &gate.secrets));
+        match decided {
+            Ok((passed, grants)) => {
+                record.bytes_out = passed.bytes;
+                record.rule = (!grants.is_empty()).then(|| grants.join(" ").into());
+            }
+            Err(refusal) => {
+                record.reason = refusal.reason;
+                record.also_found = refusal.found.clone();
+            }
         }
+        ids.push(record.id.clone());
         entries.push(entry);
     }
-    Ok(())
+    Ok(ids)
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use bottle_plan::git::GateRepo;
+use bottle_plan::git::{GateRepo, SIGNING_KEY};
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
@@ -72,6 +72,11 @@ impl Repo {
         };
         command.env("GIT_ALLOW_PROTOCOL", protocol);
         config.push(("http.followRedirects", "false".to_owned()));
+        if self.rules.sign.is_some() {
+            config.extend(self.signing());
+            command.env("GIT_COMMITTER_NAME", "git-gate");
+            command.env("GIT_COMMITTER_EMAIL", "git-gate@bottle.invalid");
+        }
         command.env("GIT_CONFIG_COUNT", config.len().to_string());
         for (number, (key, value)) in config.iter().enumerate() {
             command.env(format!("GIT_CONFIG_KEY_{number}"), key);
@@ -82,6 +87,16 @@ impl Repo {
             command.env(credential::TOKEN, token.as_str());
         }
         command
+    }
+
+    /// The gate's own key, which signs the list of refs that are pushed. The commits stay as they are.
+    fn signing(&self) -> [(&'static str, String); 3] {
+        let key = self.config_dir.join(SIGNING_KEY);
+        [
+            ("gpg.format", "ssh".to_owned()),
+            ("gpg.ssh.program", "/usr/bin/ssh-keygen".to_owned()),
+            ("user.signingKey", key.display().to_string()),
+        ]
     }
 
     fn https(&self) -> Vec<(&'static str, String)> {

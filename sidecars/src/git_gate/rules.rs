@@ -3,6 +3,8 @@
 use bottle_plan::git::GateRepo;
 
 use super::glob::fits_ref;
+use super::repo::Repo;
+use super::secrets::Secrets;
 use crate::reason::Reason;
 
 /// More refs in one push are no work of one agent.
@@ -34,6 +36,12 @@ impl Command {
         })
     }
 
+    /// As the audit has it; names come from the agent.
+    pub(super) fn place(&self, repo: &Repo, secrets: &Secrets) -> String {
+        let name = secrets.shown(&self.name);
+        format!("/{}/{name}@{}", repo.rules.name, self.new)
+    }
+
     /// Whether there was no such ref.
     pub(super) fn creates(&self) -> bool {
         is_zero(&self.old)
@@ -49,6 +57,8 @@ pub(super) struct Refusal {
     pub(super) detail: String,
     /// What was found, for the record.
     pub(super) found: Vec<String>,
+    /// The numbers of the updates that the operator could let through all the same.
+    pub(super) asks: Vec<usize>,
 }
 
 impl Refusal {
@@ -57,12 +67,17 @@ impl Refusal {
             reason,
             detail: detail.into(),
             found: Vec::new(),
+            asks: Vec::new(),
         }
     }
 }
 
-/// Judges the names, and what is to be done with them.
-pub(super) fn judge(repo: &GateRepo, commands: &[Command]) -> Result<(), Refusal> {
+/// Judges the names, and what is to be done with them. For each command what the operator could lift; what nobody can is
+/// the error.
+pub(super) fn judge(
+    repo: &GateRepo,
+    commands: &[Command],
+) -> Result<Vec<Option<Refusal>>, Refusal> {
     if commands.len() > MAX_REFS {
         return Err(Refusal::new(
             Reason::GitTooManyRefs,
@@ -71,10 +86,11 @@ pub(super) fn judge(repo: &GateRepo, commands: &[Command]) -> Result<(), Refusal
     }
     commands
         .iter()
-        .try_for_each(|command| judge_one(repo, command))
+        .map(|command| judge_one(repo, command))
+        .collect()
 }
 
-fn judge_one(repo: &GateRepo, command: &Command) -> Result<(), Refusal> {
+fn judge_one(repo: &GateRepo, command: &Command) -> Result<Option<Refusal>, Refusal> {
     let name = command.name.as_str();
     let shown = printable(name);
     if !is_plain(name) {
@@ -83,11 +99,8 @@ fn judge_one(repo: &GateRepo, command: &Command) -> Result<(), Refusal> {
     if is_zero(&command.new) {
         return Err(Refusal::new(Reason::GitDelete, shown));
     }
-    if !repo.refs.iter().any(|pattern| fits_ref(pattern, name)) {
-        let detail = match repo.refs.as_slice() {
-            [] => format!("{shown}: this repository can only be read"),
-            refs => format!("{shown}; allowed: {}", refs.join(", ")),
-        };
+    if repo.refs.is_empty() {
+        let detail = format!("{shown}: this repository can only be read");
         return Err(Refusal::new(Reason::GitRefNotAllowed, detail));
     }
     if name.starts_with("refs/tags/") && !command.creates() {
@@ -96,7 +109,11 @@ fn judge_one(repo: &GateRepo, command: &Command) -> Result<(), Refusal> {
             format!("{shown} is there already, and a tag does not move"),
         ));
     }
-    Ok(())
+    if repo.refs.iter().any(|pattern| fits_ref(pattern, name)) {
+        return Ok(None);
+    }
+    let detail = format!("{shown}; allowed: {}", repo.refs.join(", "));
+    Ok(Some(Refusal::new(Reason::GitRefNotAllowed, detail)))
 }
 
 /// Letters, digits, `.`, `_`, `-` and `/`: what needs no quoting anywhere. No part begins like an option or hides.
@@ -165,15 +182,19 @@ mod tests {
                 max_bytes: 1000,
                 protected_paths: Vec::new(),
                 review: false,
+                hold: None,
             },
+            sign: None,
         }
     }
 
     fn verdict(refs: &[&str], old: &str, new: &str, name: &str) -> Option<Reason> {
         let command = Command::parse(&format!("{old} {new} {name}")).expect("a command");
-        judge(&repo(refs), &[command])
-            .err()
-            .map(|refusal| refusal.reason)
+        let refusal = match judge(&repo(refs), &[command]) {
+            Ok(mut lifts) => lifts.pop().flatten(),
+            Err(refusal) => Some(refusal),
+        };
+        refusal.map(|refusal| refusal.reason)
     }
 
     #[test]

@@ -3,25 +3,28 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bottle_plan::git::{GATE_SCHEMA, Gate as Document};
+use bottle_plan::policy::OnFull;
+use bottle_plan::strict::socket;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
+use super::asking::{self, Asking};
 use super::hook::{self, Pushes};
 use super::repo::Repo;
 use super::secrets::Secrets;
 use super::{Settings, StartError, fetch, mirror, server};
 use crate::audit::Audit;
+use crate::listener::Side;
 
 /// Clients at once. Each has a git or two behind it, and all of them share the container's memory.
 const MAX_CONNECTIONS: usize = 32;
@@ -35,6 +38,8 @@ pub(super) struct Gate {
     pub(super) audit: Audit,
     pub(super) secrets: Secrets,
     pub(super) pushes: Pushes,
+    /// The way to the operator, in a bottle that has one.
+    pub(super) asking: Option<Asking>,
     pub(super) scratch: std::path::PathBuf,
     pub(super) connections: Arc<Semaphore>,
     /// True once the gate is going down.
@@ -57,7 +62,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), StartError> {
     let repos = repositories(settings, &document)?;
     let (audit, writer) = Audit::open(
         &settings.audit_dir,
-        settings.audit_limits,
+        (settings.audit_limits, OnFull::Deny),
         document.bottle.as_str().into(),
         None,
     )
@@ -70,18 +75,29 @@ pub(crate) fn run(settings: &Settings) -> Result<(), StartError> {
         path: settings.config_dir.join("gate.json"),
         problem,
     })?;
+    let asking =
+        Asking::open(&document, &settings.asking_dir, &settings.audit_dir).map_err(|problem| {
+            StartError::Config {
+                path: settings.config_dir.join("gate.json"),
+                problem,
+            }
+        })?;
     let gate = Arc::new(Gate {
         repos,
         audit,
         secrets,
         pushes: Pushes::default(),
+        asking,
         scratch: settings.scratch.clone(),
         connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         draining: watch::Sender::new(false),
         scans: Semaphore::new(1),
     });
-    let address = SocketAddr::new(document.listen, settings.port);
-    runtime.block_on(serve(&gate, address, &settings.status_socket))?;
+    let side = Side {
+        address: document.listen,
+        sockets: settings.sockets.clone(),
+    };
+    runtime.block_on(serve(&gate, &side, settings.port, &settings.status_socket))?;
     let _ = fs::remove_file(&settings.status_socket);
     // Whatever is still open is dropped here, and its records are sent.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -90,17 +106,20 @@ pub(crate) fn run(settings: &Settings) -> Result<(), StartError> {
     Ok(())
 }
 
-async fn serve(gate: &Arc<Gate>, address: SocketAddr, status: &Path) -> Result<(), StartError> {
+async fn serve(gate: &Arc<Gate>, side: &Side, port: u16, status: &Path) -> Result<(), StartError> {
     let system = |what: String| move |error| StartError::System { what, error };
     let listen = |kind| signal(kind).map_err(system("signal handler".into()));
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
     let hooks = hook::bind().map_err(system("the hook's socket".into()))?;
-    let listener = TcpListener::bind(address)
+    let place = side.told(socket::GIT, port);
+    let listener = side
+        .listen(socket::GIT, port)
         .await
-        .map_err(system(format!("listener on {address}")))?;
+        .map_err(system(format!("listener on {place}")))?;
     tokio::spawn(hook::serve(gate.clone(), hooks));
     tokio::spawn(server::serve(gate.clone(), listener));
+    tokio::spawn(look_for_grants(gate.clone()));
     // Before the first clone asks for it, so that it does not have to wait for the whole of a large repository.
     for repo in gate.repos.values().cloned() {
         tokio::spawn(async move {
@@ -111,12 +130,12 @@ async fn serve(gate: &Arc<Gate>, address: SocketAddr, status: &Path) -> Result<(
     }
     // Last: whoever sees this socket may rely on all the others.
     let _ = fs::remove_file(status);
-    let socket = UnixListener::bind(status).map_err(|error| StartError::File {
+    let status_socket = UnixListener::bind(status).map_err(|error| StartError::File {
         path: status.to_owned(),
         error,
     })?;
-    tokio::spawn(tell_status(gate.clone(), socket));
-    eprintln!("bottle-sidecar: git-gate listens on {address}");
+    tokio::spawn(tell_status(gate.clone(), status_socket));
+    eprintln!("bottle-sidecar: git-gate listens on {place}");
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -126,6 +145,14 @@ async fn serve(gate: &Arc<Gate>, address: SocketAddr, status: &Path) -> Result<(
     // Holding every place means that no connection is left.
     let _ = timeout(GRACE, gate.connections.acquire_many(all)).await;
     Ok(())
+}
+
+/// So that what was granted or taken back is in force, and said to be, also when nobody pushes.
+async fn look_for_grants(gate: Arc<Gate>) {
+    while let Some(asking) = &gate.asking {
+        asking.look(&gate).await;
+        sleep(asking::LOOK).await;
+    }
 }
 
 async fn tell_status(gate: Arc<Gate>, listener: UnixListener) {

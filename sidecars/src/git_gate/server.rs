@@ -10,7 +10,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
 
 use super::answer::{Answer, Reply, error_for_git, text};
 use super::backend::{self, Call, Tally};
@@ -18,20 +17,21 @@ use super::fetch;
 use super::repo::Repo;
 use super::run::Gate;
 use crate::audit::{Entry, Way};
+use crate::listener::{Connection, Listener};
 use crate::reason::Reason;
 
 /// How long a client may take for a head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Accepts until the gate goes down.
-pub(super) async fn serve(gate: Arc<Gate>, listener: TcpListener) {
+pub(super) async fn serve(gate: Arc<Gate>, listener: Listener) {
     let mut draining = gate.draining.subscribe();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = draining.wait_for(|draining| *draining) => return,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok(stream) = accepted else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
@@ -46,8 +46,7 @@ pub(super) async fn serve(gate: Arc<Gate>, listener: TcpListener) {
     }
 }
 
-async fn attend(gate: Arc<Gate>, stream: TcpStream) {
-    let _ = stream.set_nodelay(true);
+async fn attend(gate: Arc<Gate>, stream: Connection) {
     let mut draining = gate.draining.subscribe();
     let service = service_fn(move |request| {
         let gate = gate.clone();
@@ -298,7 +297,7 @@ async fn push(
         }
     };
     entry.record().status = Some(StatusCode::OK.as_u16());
-    let gate = gate.clone();
+    let (gate, held) = (gate.clone(), push.clone());
     let ended = move |tally: Tally| {
         gate.pushes.end(number);
         let record = entry.record();
@@ -309,7 +308,10 @@ async fn push(
             record.reason = Reason::GitPackRefused;
         }
     };
-    match running.answer(Some(request.into_body()), true, ended).await {
+    match running
+        .answer(Some(request.into_body()), Some(held), ended)
+        .await
+    {
         Ok(response) => response,
         Err(error) => {
             eprintln!("bottle-sidecar: git http-backend: {error}");
@@ -330,7 +332,7 @@ async fn run(call: &Call<'_>, body: Option<Incoming>, mut entry: Entry) -> Respo
         record.bytes_out = tally.from_agent;
         record.bytes_in = tally.to_agent;
     };
-    match running.answer(body, false, ended).await {
+    match running.answer(body, None, ended).await {
         Ok(response) => response,
         Err(error) => {
             eprintln!("bottle-sidecar: git http-backend: {error}");

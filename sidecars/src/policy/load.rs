@@ -98,6 +98,7 @@ pub(crate) fn load(
         bottle: document.bottle.into(),
         listen: document.listen,
         log: document.log,
+        audit: document.audit,
         own_networks,
         routes,
         open,

@@ -39,6 +39,8 @@ pub(crate) struct Policy {
     pub(crate) listen: IpAddr,
     /// What goes to the sidecar's own log.
     pub(crate) log: u8,
+    /// How much is kept on record; read at the start alone.
+    pub(crate) audit: doc::AuditRules,
     /// Networks of the bottle itself; never dialled.
     pub(crate) own_networks: Vec<Cidr>,
     /// The routes, in the order of the document; behind them the open one, where there is one.

@@ -37,13 +37,13 @@ const OF_THE_KERNEL: [&str; 10] = [
     "aufs",
 ];
 
-/// Engine sockets and folders of the host.
-pub(super) fn mounts() -> Outcome {
+/// Engine sockets and folders of the host. One at `granted` is none as long as it cannot be written to.
+pub(super) fn mounts(granted: Option<&str>) -> Outcome {
     let table = match fs::read_to_string(MOUNTS) {
         Ok(table) => table,
         Err(error) => return Outcome::not_tried(format!("{MOUNTS}: {}", describe(&error))),
     };
-    let mut found = host_mounts(&table);
+    let mut found = host_mounts(&table, granted);
     let sockets = ENGINE_SOCKETS
         .iter()
         .filter(|path| is_socket(Path::new(path)));
@@ -59,14 +59,20 @@ fn is_socket(path: &Path) -> bool {
 }
 
 /// `source -> target` for every mount that shows a part of another file system, which is what a bind of the host is.
-fn host_mounts(table: &str) -> Vec<String> {
-    table.lines().filter_map(host_mount).collect()
+fn host_mounts(table: &str, granted: Option<&str>) -> Vec<String> {
+    let mounts = table.lines();
+    mounts
+        .filter_map(|line| host_mount(line, granted))
+        .collect()
 }
 
-fn host_mount(line: &str) -> Option<String> {
+fn host_mount(line: &str, granted: Option<&str>) -> Option<String> {
     let (before, after) = line.split_once(" - ")?;
     let mut fields = before.split(' ').skip(3);
-    let (root, target) = (fields.next()?, fields.next()?);
+    let (root, target, options) = (fields.next()?, fields.next()?, fields.next()?);
+    if Some(target) == granted && options.split(',').any(|option| option == "ro") {
+        return None;
+    }
     let kind = after.split(' ').next()?;
     let named_socket = root.ends_with(".sock") || target.ends_with(".sock");
     let part = root != "/" && !OF_THE_KERNEL.contains(&kind) && !OF_THE_ENGINE.contains(&target);
@@ -240,7 +246,7 @@ mod tests {
 609 600 259:1 /usr/bin/tini-static /usr/sbin/docker-init ro - ext4 /dev/root rw
 608 600 0:52 /null /proc/kcore rw - tmpfs tmpfs rw
 ";
-        assert_eq!(host_mounts(table), Vec::<String>::new());
+        assert_eq!(host_mounts(table, None), Vec::<String>::new());
     }
 
     #[test]
@@ -252,7 +258,7 @@ mod tests {
 613 600 0:40 /x /with\\040space rw shared:1 master:2 - btrfs /dev/sdc rw
 ";
         assert_eq!(
-            host_mounts(table),
+            host_mounts(table, None),
             [
                 "/home/me/work -> /workspace",
                 "/docker.sock -> /var/run/docker.sock",
@@ -260,6 +266,22 @@ mod tests {
                 "/x -> /with\\040space"
             ]
         );
+    }
+
+    #[test]
+    fn what_is_granted_is_granted_read_only() {
+        let mount = |options: &str| {
+            format!("610 600 259:1 /state/s/sockets /run/s {options} - ext4 /dev/root rw\n")
+        };
+        let seen = ["/state/s/sockets -> /run/s"];
+        let read_only = mount("ro,relatime");
+        assert_eq!(
+            host_mounts(&read_only, Some("/run/s")),
+            Vec::<String>::new()
+        );
+        assert_eq!(host_mounts(&read_only, Some("/run")), seen);
+        assert_eq!(host_mounts(&read_only, None), seen);
+        assert_eq!(host_mounts(&mount("rw,relatime"), Some("/run/s")), seen);
     }
 
     #[test]

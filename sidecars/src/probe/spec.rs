@@ -10,7 +10,7 @@ use super::{Deadline, Outcome, kernel, limits, net, place, tricks};
 
 pub(super) const USAGE: &str = "probe [--timeout-ms N] tcp:IP:PORT|udp:IP:PORT|icmp:IP|dns:IP[#PORT]:NAME[:TYPE]|dnstcp:…|\
 resolve:NAME|http:IP:PORT:HOST:PORT|send:IP:PORT:BYTES|hello:IP:PORT:NAME|caps|raw|family:NAME|syscall:NAME|iouring|\
-unshare|mounts|devices|knobs|user|threads:N|memory:MIB|files:N|ipv6|interfaces|env:NAME …";
+unshare|mounts[:GRANTED]|devices|knobs|user|threads:N|memory:MIB|files:N|ipv6|interfaces|env:NAME …";
 
 const DEFAULT_LIMIT: Duration = Duration::from_millis(300);
 
@@ -79,7 +79,7 @@ pub(super) enum Probe {
     Syscall(kernel::Syscall),
     IoUring,
     Unshare,
-    Mounts,
+    Mounts(Option<String>),
     Devices,
     Knobs,
     User,
@@ -114,7 +114,7 @@ impl Probe {
             Self::Syscall(call) => kernel::syscall(*call),
             Self::IoUring => kernel::io_uring(),
             Self::Unshare => kernel::unshare_user(),
-            Self::Mounts => place::mounts(),
+            Self::Mounts(granted) => place::mounts(granted.as_deref()),
             Self::Devices => place::devices(),
             Self::Knobs => place::knobs(),
             Self::User => place::user(),
@@ -213,12 +213,13 @@ fn probe(text: &str) -> Result<Probe, String> {
         "syscall" => kernel::Syscall::parse(rest).map(Probe::Syscall),
         "family" => kernel::Family::parse(rest).map(Probe::Family),
         "env" => (!rest.is_empty()).then(|| Probe::Env(rest.to_owned())),
+        "mounts" => (rest.is_empty() || rest.starts_with('/'))
+            .then(|| Probe::Mounts((!rest.is_empty()).then(|| rest.to_owned()))),
         _ if !rest.is_empty() => None,
         "caps" => Some(Probe::Caps),
         "raw" => Some(Probe::Raw),
         "iouring" => Some(Probe::IoUring),
         "unshare" => Some(Probe::Unshare),
-        "mounts" => Some(Probe::Mounts),
         "devices" => Some(Probe::Devices),
         "knobs" => Some(Probe::Knobs),
         "user" => Some(Probe::User),
@@ -360,6 +361,7 @@ mod tests {
             "iouring",
             "unshare",
             "mounts",
+            "mounts:/run/x",
             "ipv6",
             "interfaces",
             "env:PATH",
@@ -391,6 +393,7 @@ mod tests {
             "http:10.0.0.1:3128:a b:443",
             "http:10.0.0.1:3128:a\r\nX:443",
             "caps:x",
+            "mounts:x",
             "send:10.0.0.1:80:%0",
             "hello:10.0.0.1:443",
             "syscall:nonsense",

@@ -12,7 +12,10 @@ use std::time::Duration;
 use bottle_plan::request::{
     self, Answer, Ask, Grant, MAX_FILE, OnTimeout, REQUEST_SCHEMA, Request, Scope, Verdict,
 };
-use bottle_plan::supervise::{DENIALS_FILE, Denial, OLD_DENIALS_FILE, Settings};
+use bottle_plan::supervise::{
+    APPLIED_FILE, DENIALS_FILE, Denial, OLD_DENIALS_FILE, PUSH_DENIALS_FILE, PUSHES_APPLIED_FILE,
+    PushDenial, Settings,
+};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -28,6 +31,8 @@ const MAX_RECENT: usize = 30;
 const RECENT: Duration = Duration::from_secs(600);
 /// Requests that are kept on file once they are over.
 const MAX_KEPT: usize = 500;
+/// Writing a request takes milliseconds.
+const HALF_WRITTEN: Duration = Duration::from_secs(10);
 /// How often the files are looked at while somebody waits.
 const LOOK: Duration = Duration::from_millis(150);
 /// How long egress may take to apply a grant before the agent is told of it all the same.
@@ -36,7 +41,7 @@ const APPLY: Duration = Duration::from_secs(2);
 const DENIAL_GRACE: Duration = Duration::from_millis(500);
 
 /// Why nothing was asked.
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     /// What was written is no request.
     Wrong(String),
     /// There are too many.
@@ -48,7 +53,7 @@ pub(super) enum Refusal {
 }
 
 /// Where requests are handed in.
-pub(super) struct Desk {
+pub(crate) struct Desk {
     pub(super) settings: Settings,
     requests: PathBuf,
     answers: PathBuf,
@@ -59,7 +64,7 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn open(settings: Settings, folder: &Path) -> Result<Self, String> {
+    pub(crate) fn open(settings: Settings, folder: &Path) -> Result<Self, String> {
         let desk = Self {
             settings,
             requests: folder.join("requests"),
@@ -69,12 +74,16 @@ impl Desk {
             recent: Mutex::default(),
             random: SystemRandom::new(),
         };
-        // What a killed run was writing.
+        // What a killed run was writing; what is younger, git-gate or supervise beside us may be writing now.
         for entry in fs::read_dir(&desk.requests)
             .map_err(told(desk.requests.display()))?
             .flatten()
         {
-            if entry.file_name().to_string_lossy().starts_with(".new-") {
+            let is_old = entry
+                .metadata()
+                .and_then(|found| found.modified())
+                .is_ok_and(|at| at.elapsed().is_ok_and(|age| age > HALF_WRITTEN));
+            if is_old && entry.file_name().to_string_lossy().starts_with(".new-") {
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -82,7 +91,7 @@ impl Desk {
     }
 
     /// Puts a request on file; the same one that still waits is not put there twice.
-    pub(super) fn hand_in(&self, ask: Ask, reason: &str) -> Result<String, Refusal> {
+    pub(crate) fn hand_in(&self, ask: Ask, reason: &str) -> Result<String, Refusal> {
         let now = OffsetDateTime::now_utc();
         let wait = time::Duration::seconds(i64::try_from(self.settings.timeout).unwrap_or(600));
         let request = Request {
@@ -97,6 +106,7 @@ impl Desk {
         };
         request.check().map_err(Refusal::Wrong)?;
         self.check_host(&request.ask)?;
+        self.check_repo(&request.ask)?;
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.known(now);
         let open = known.iter().filter(|(_, is_open)| *is_open);
@@ -142,6 +152,28 @@ impl Desk {
         )))
     }
 
+    fn check_repo(&self, ask: &Ask) -> Result<(), Refusal> {
+        let Ask::Push { repo, .. } = ask else {
+            return Ok(());
+        };
+        let names: Vec<&str> = self
+            .settings
+            .repos
+            .iter()
+            .map(|repo| repo.name.as_str())
+            .collect();
+        if names.contains(&repo.as_str()) {
+            return Ok(());
+        }
+        let known = match names.as_slice() {
+            [] => "none".to_owned(),
+            names => names.join(", "),
+        };
+        Err(Refusal::Wrong(format!(
+            "git-gate has no such repository; there are: {known}"
+        )))
+    }
+
     /// Waits until the request is answered, or its time or `wait` is over.
     pub(super) async fn wait(&self, id: &str, wait: Duration) -> Result<Value, Refusal> {
         let until = Instant::now() + wait;
@@ -163,20 +195,20 @@ impl Desk {
     /// So that what was just granted works when the agent hears of it.
     async fn wait_until_applied(&self, grant: &str) {
         let until = Instant::now() + APPLY;
-        let applied = self.denials.join("applied.json");
-        let is_applied = || {
-            let ids: Option<Vec<String>> = fs::read(&applied)
+        let is_in = |name: &&str| {
+            let ids: Option<Vec<String>> = fs::read(self.denials.join(name))
                 .ok()
                 .and_then(|bytes| serde_json::from_slice(&bytes).ok());
             ids.is_some_and(|ids| ids.iter().any(|id| id == grant))
         };
+        let is_applied = || [APPLIED_FILE, PUSHES_APPLIED_FILE].iter().any(is_in);
         while !is_applied() && Instant::now() < until {
             sleep(Duration::from_millis(20)).await;
         }
     }
 
     /// What became of a request, for the agent.
-    pub(super) fn state(&self, id: &str) -> Result<Value, Refusal> {
+    pub(crate) fn state(&self, id: &str) -> Result<Value, Refusal> {
         let unknown = || Refusal::Unknown("there is no request with this id".to_owned());
         if !request::is_id(id, 'r') {
             return Err(unknown());
@@ -216,14 +248,30 @@ impl Desk {
 
     /// The denial with this id; soon after it happened it may not be written down yet.
     pub(super) async fn denial(&self, id: &str) -> Option<Denial> {
+        let names = [DENIALS_FILE, OLD_DENIALS_FILE];
+        self.line_of(&names, |denial: &Denial| denial.id == id)
+            .await
+    }
+
+    /// The same for a push that git-gate refused.
+    pub(super) async fn push_denial(&self, id: &str) -> Option<PushDenial> {
+        self.line_of(&[PUSH_DENIALS_FILE], |denial: &PushDenial| denial.id == id)
+            .await
+    }
+
+    async fn line_of<T: DeserializeOwned>(
+        &self,
+        names: &[&str],
+        is_it: impl Fn(&T) -> bool,
+    ) -> Option<T> {
         let until = Instant::now() + DENIAL_GRACE;
         loop {
-            let found = [DENIALS_FILE, OLD_DENIALS_FILE].iter().find_map(|name| {
+            let found = names.iter().find_map(|name| {
                 let bytes = fs::read(self.denials.join(name)).ok()?;
                 let denials = bytes.split(|&b| b == b'\n').rev();
                 denials
-                    .filter_map(|line| serde_json::from_slice::<Denial>(line).ok())
-                    .find(|denial| denial.id == id)
+                    .filter_map(|line| serde_json::from_slice::<T>(line).ok())
+                    .find(|denial| is_it(denial))
             });
             if found.is_some() || Instant::now() >= until {
                 return found;

@@ -13,13 +13,13 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use super::desk::{Desk, Refusal};
 use super::input::{self, Waiting};
 use super::mcp;
+use crate::listener::Listener;
 
 /// The name the agent knows us by.
 const NAME: &str = "supervise";
@@ -40,7 +40,8 @@ Ask the operator of this bottle for more than its policy allows.
   curl supervise:9100/policy
   curl supervise:9100/requests/egress -d '{\"denial\": \"ID OF A DENIAL\", \"reason\": \"why\"}'
   curl supervise:9100/requests/egress -d '{\"url\": \"https://api.example.com/v1/x\", \"methods\": [\"POST\"], \"reason\": \"why\"}'
-  curl supervise:9100/requests/push -d '{\"repo\": \"NAME\", \"ref\": \"refs/heads/agent/x\", \"reason\": \"why\"}'
+  curl supervise:9100/requests/push -d '{\"denial\": \"ID OF A DENIAL\", \"reason\": \"why\"}'
+  curl supervise:9100/requests/push -d '{\"repo\": \"NAME\", \"ref\": \"refs/heads/x\", \"object\": \"COMMIT\", \"reason\": \"why\"}'
   curl supervise:9100/requests/question -d '{\"question\": \"which one?\", \"options\": [\"a\", \"b\"]}'
   curl supervise:9100/requests/ID
 
@@ -50,11 +51,11 @@ A POST waits for the answer; `\"wait\": SECONDS` waits less. The same as an MCP 
 pub(super) type Reply = Response<BoxBody<Bytes, Infallible>>;
 
 /// Serves for ever.
-pub(super) async fn serve(listener: TcpListener, desk: Arc<Desk>) {
+pub(super) async fn serve(listener: Listener, desk: Arc<Desk>) {
     let mcp = mcp::service(desk.clone());
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok(stream) = listener.accept().await else {
             sleep(BACK_OFF).await;
             continue;
         };

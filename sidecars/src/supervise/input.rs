@@ -40,9 +40,12 @@ enum PathInput {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Push {
-    repo: String,
-    #[serde(rename = "ref")]
-    reference: String,
+    #[serde(default)]
+    denial: Option<String>,
+    #[serde(default)]
+    repo: Option<String>,
+    #[serde(default, rename = "ref")]
+    reference: Option<String>,
     #[serde(default)]
     object: Option<String>,
     #[serde(default)]
@@ -87,12 +90,8 @@ pub(super) async fn hand_in(desk: &Desk, kind: &str, input: Value) -> Result<Wai
         }
         "push" => {
             let input: Push = parse(input)?;
-            let ask = Ask::Push {
-                repo: input.repo,
-                reference: input.reference,
-                object: input.object,
-            };
-            (ask, input.reason, input.wait)
+            let (reason, wait) = (input.reason.clone(), input.wait);
+            (push(desk, input).await?, reason, wait)
         }
         "question" => {
             let input: Question = parse(input)?;
@@ -132,6 +131,36 @@ fn patience(desk: &Desk, wait: Option<u64>) -> Duration {
 
 fn parse<T: DeserializeOwned>(input: Value) -> Result<T, Refusal> {
     serde_json::from_value(input).map_err(|error| Refusal::Wrong(error.to_string()))
+}
+
+/// What the denial says, and what is said outright.
+async fn push(desk: &Desk, input: Push) -> Result<Ask, Refusal> {
+    let denial = match &input.denial {
+        None => None,
+        Some(id) => Some(desk.push_denial(id).await.ok_or_else(|| {
+            Refusal::Unknown(
+                "this denial is not known, or no longer; say `repo`, `ref` and `object`".into(),
+            )
+        })?),
+    };
+    let (repo, reference, object) = match denial {
+        Some(denial) => (
+            Some(denial.repo),
+            Some(denial.reference),
+            Some(denial.object),
+        ),
+        None => (None, None, None),
+    };
+    match (input.repo.or(repo), input.reference.or(reference)) {
+        (Some(repo), Some(reference)) => Ok(Ask::Push {
+            repo,
+            reference,
+            object: input.object.or(object),
+        }),
+        _ => Err(Refusal::Wrong(
+            "give `denial`, or `repo`, `ref` and `object`".into(),
+        )),
+    }
 }
 
 /// What the denial says, what the URL says, what is said outright: each says more, or otherwise, than the one before.

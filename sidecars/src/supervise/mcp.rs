@@ -169,11 +169,12 @@ fn tools() -> Vec<Tool> {
         ),
         tool(
             "request_push",
-            "Ask the operator to let through a push that git-gate refused or holds back.",
+            "Ask the operator to let through a push that git-gate refused. Give the id of the denial that git-gate told, or repo, ref and object; once it is granted, push the same commit again.",
             json!({"properties": {
+                "denial": text("The id of a denial of git-gate"),
                 "repo": text("The repository's name"), "ref": text("The full ref, refs/heads/..."),
                 "object": text("The commit, as a full object id"), "reason": reason, "wait": wait,
-            }, "required": ["repo", "ref", "reason"]}),
+            }, "required": ["reason"]}),
         ),
         tool(
             "ask_operator",

@@ -19,13 +19,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bottle_plan::strict::socket;
 use bottle_plan::supervise::{SUPERVISE_SCHEMA, Settings};
-use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::egress::status;
-use desk::Desk;
+use crate::listener::Side;
+pub(crate) use desk::{Desk, Refusal};
 
 /// Where everything is.
 pub(crate) struct Places {
@@ -35,6 +36,8 @@ pub(crate) struct Places {
     pub(crate) asking_dir: PathBuf,
     /// The socket that `health` asks.
     pub(crate) status_socket: PathBuf,
+    /// The folder of the socket that takes the port's place for an agent without a network.
+    pub(crate) sockets: Option<PathBuf>,
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -50,14 +53,19 @@ pub(crate) fn run(places: &Places) -> Result<(), String> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(told("signal handler"))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(told("signal handler"))?;
-        let (address, port) = (settings.listen, settings.port);
-        let listener = TcpListener::bind((address, port))
+        let side = Side {
+            address: settings.listen,
+            sockets: places.sockets.clone(),
+        };
+        let place = side.told(socket::ASK, settings.port);
+        let listener = side
+            .listen(socket::ASK, settings.port)
             .await
-            .map_err(told(format!("listener on {address} port {port}")))?;
+            .map_err(told(format!("listener on {place}")))?;
         let desk = Desk::open(settings, &places.asking_dir)?;
         let ready = status::bind(&places.status_socket).map_err(told("status socket"))?;
         tokio::spawn(status::say_ready(ready));
-        eprintln!("bottle-sidecar: supervise listens on {address} port {port}");
+        eprintln!("bottle-sidecar: supervise listens on {place}");
         tokio::select! {
             () = http::serve(listener, Arc::new(desk)) => {}
             _ = terminate.recv() => {}

@@ -28,7 +28,7 @@ fn world() -> World {
 fn proxy(world: &World, audit: &Path, limits: AuditLimits) -> Running {
     let mut settings = settings(world.dir.path());
     settings.audit_dir = audit.to_owned();
-    settings.audit_limits = limits;
+    settings.audit_limits = Some(limits);
     settings.status_socket = world.dir.path().join("second.sock");
     start(settings, Box::new(world.network.clone()), &slots).unwrap()
 }
@@ -178,6 +178,63 @@ fn a_full_disk_stops_everything_until_there_is_room() {
     let records = chain(audit.path());
     // What was refused before the gate closed is in it, and no line is torn.
     assert!(records.len() > 2);
+    let numbers: Vec<u64> = records.iter().map(|record| record.seq).collect();
+    assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>());
+}
+
+#[test]
+fn where_the_operator_says_so_requests_go_on_and_what_is_lost_is_counted() {
+    let audit = tempfile::tempdir().unwrap();
+    let mount = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=64k,mode=700", "none"])
+        .arg(audit.path())
+        .stderr(Stdio::null())
+        .status();
+    if !mount.is_ok_and(|status| status.success()) {
+        let mut stderr = std::io::stderr();
+        let _ = writeln!(
+            stderr,
+            "SKIPPED: where_the_operator_… cannot mount a tmpfs here (needs root)"
+        );
+        return;
+    }
+    let _mount = Mount(audit.path());
+    let world = world();
+    let policy = world.dir.path().join("policy.json");
+    let mut document: serde_json::Value =
+        serde_json::from_slice(&fs::read(&policy).unwrap()).unwrap();
+    document["audit"] = json!({"max_bytes": 256 << 20, "files": 4, "on_full": "allow"});
+    fs::write(&policy, document.to_string()).unwrap();
+    let running = proxy(&world, audit.path(), AuditLimits::default());
+    let ballast = audit.path().join("ballast");
+    let mut file = fs::File::create(&ballast).unwrap();
+    while file.write_all(&[b'x'; 4096]).is_ok() {}
+    drop(file);
+    // Twice what the writer's queue has places for: nothing waits for the disk.
+    const REQUESTS: u64 = 2100;
+    let mut stream = connect(running.bound().proxy);
+    for host in 0..REQUESTS {
+        stream.write_all(denied(host).as_bytes()).unwrap();
+        let reason = read_message(&mut stream, true).unwrap().reason();
+        assert_eq!(reason, "host_not_allowed");
+    }
+    drop(stream);
+    fs::remove_file(&ballast).unwrap();
+    assert_eq!(ask(&running, &denied("last")).reason(), "host_not_allowed");
+    running.stop();
+    let records = chain(audit.path());
+    let lost: u64 = records
+        .iter()
+        .filter(|record| record.reason == "audit_lost")
+        .map(|record| record.count)
+        .sum();
+    let kept: u64 = records
+        .iter()
+        .filter(|record| record.decision == Decision::Deny)
+        .map(|record| record.count)
+        .sum();
+    assert!(lost > 1000, "{lost}");
+    assert_eq!(lost + kept, REQUESTS + 1);
     let numbers: Vec<u64> = records.iter().map(|record| record.seq).collect();
     assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>());
 }

@@ -322,7 +322,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         config_dir: dir.to_owned(),
         audit_dir: dir.to_owned(),
         asking_dir: dir.to_owned(),
-        audit_limits: bottle_sidecar::AuditLimits::default(),
+        audit_limits: None,
         status_socket: PathBuf::from(dir).join("status.sock"),
         upstream_proxy: None,
         ports: Ports {
@@ -331,6 +331,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
             http: 0,
             dns: 0,
         },
+        sockets: None,
     }
 }
 

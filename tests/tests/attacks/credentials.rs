@@ -231,6 +231,46 @@ pub(crate) fn row_56_cookies_of_a_session(f: &Fixture) {
     assert!(!answer.contains("set-cookie"), "{answer}");
 }
 
+/// What a destination makes for the credential is as good as the credential, and nobody knew its value. (OAuth's refresh,
+/// a forge's installation tokens.)
+pub(crate) fn row_50_a_token_the_destination_mints(f: &Fixture) {
+    let minted = ["ghs_", "zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ", "0mLq17"].concat();
+    let opaque = "opaque.5d41402abc4b2a76/b9719d911017c592==";
+    let host = "mint.example.com";
+    let outcomes = f.in_tunnels(host, &[get(host, "/reflect?form=minted")]);
+    let in_h2 = f.bottle.raw(&[super::h2::in_h2(
+        host,
+        &[&super::h2::request(
+            host,
+            "GET",
+            "/reflect?form=minted",
+            &[],
+        )],
+    )]);
+    for outcome in outcomes.iter().chain(&in_h2) {
+        let answer = &outcome.answer;
+        assert!(
+            !answer.contains(&minted) && !answer.contains(opaque),
+            "{outcome:?}"
+        );
+        // As long as it was, and still JSON.
+        let stars = format!(
+            r#"{{"token":"{}","access_token":"{}","refresh_token": "{}","expires_in":3600}}"#,
+            "*".repeat(minted.len()),
+            "*".repeat(opaque.len()),
+            "*".repeat(opaque.len())
+        );
+        assert!(answer.contains(&stars), "{outcome:?}");
+    }
+    f.assert_recorded(host, "credential_minted");
+    // The control: it is what the destination sends, and where there is no credential nothing is changed.
+    let plain = f.in_tunnels(FREE, &[get(FREE, "/reflect?form=minted")]);
+    assert!(
+        plain[0].answer.contains(&minted) && plain[0].answer.contains(opaque),
+        "{plain:?}"
+    );
+}
+
 /// A route whose credential is missing answers nothing, rather than without it.
 pub(crate) fn row_57_without_its_value_nothing_passes(f: &Fixture) {
     let host = "gone.example.com";

@@ -2,7 +2,7 @@
 
 use bottle_tests::raw::Exchange;
 
-use super::{API, FREE, Fixture, OTHER, tunnel};
+use super::{API, FREE, Fixture, OTHER, TOKEN, tunnel};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -63,7 +63,7 @@ pub(crate) fn request(authority: &str, method: &str, path: &str, more: &[(&str, 
     opening() + &frame(HEADERS, END_STREAM | END_HEADERS, 1, &head)
 }
 
-fn in_h2(host: &str, pieces: &[&str]) -> Exchange {
+pub(crate) fn in_h2(host: &str, pieces: &[&str]) -> Exchange {
     let mut exchange = tunnel(host, pieces);
     exchange.alpn = vec!["h2".to_owned()];
     exchange
@@ -129,6 +129,52 @@ pub(crate) fn row_38_http2_names_another_host(f: &Fixture) {
         assert!(!outcome.answer.contains("xxxx"), "{case:?}: {outcome:?}");
     }
     f.assert_nothing_arrived("row-38");
+}
+
+/// What is looked for in HTTP/1 is looked for in frames: in bodies on their way out, whatever the frames cut, and in
+/// answers.
+pub(crate) fn row_46_secrets_in_http2(f: &Fixture) {
+    let token = ["ghp_", "zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ", "0mLq17"].concat();
+    let watched = "watched.example.com";
+    let post = |host: &str, body: &str| {
+        let head = head(host, "POST", "/upload?row-46", &[]);
+        let (first, second) = body.split_at(body.len() / 2);
+        opening()
+            + &frame(HEADERS, END_HEADERS, 1, &head)
+            + &frame(DATA, 0, 1, first)
+            + &frame(DATA, END_STREAM, 1, second)
+    };
+    for (host, body, reason) in [
+        (watched, format!("{{\"text\":\"{token}\"}}"), "dlp_match"),
+        (FREE, format!("{{\"text\":\"{TOKEN}\"}}"), "secret_leak"),
+    ] {
+        let outcomes = f.bottle.raw(&[in_h2(host, &[&post(host, &body)])]);
+        let said = format!("\"reason\":\"{reason}\"");
+        assert_eq!(outcomes[0].alpn, "h2", "{outcomes:?}");
+        assert!(outcomes[0].answer.contains(&said), "{outcomes:?}");
+        f.assert_recorded(host, reason);
+    }
+    // The control: the same without the token arrives.
+    let outcomes = f
+        .bottle
+        .raw(&[in_h2(watched, &[&post(watched, "a text without one")])]);
+    assert!(
+        !outcomes[0].answer.contains("bottle_denied"),
+        "{outcomes:?}"
+    );
+    assert!(!f.arrived("row-46").is_empty());
+
+    let host = "reflect.example.com";
+    for form in ["raw", "base64", "hex", "percent", "chunks"] {
+        let request = request(host, "GET", &format!("/reflect?form={form}"), &[]);
+        let outcomes = f.bottle.raw(&[in_h2(host, &[&request])]);
+        let answer = &outcomes[0].answer;
+        assert!(
+            outcomes[0].alpn == "h2" && answer.contains("****"),
+            "{form}: {outcomes:?}"
+        );
+        assert!(!answer.contains(TOKEN), "{form}: {outcomes:?}");
+    }
 }
 
 /// Much work for us and none for the agent. (Rapid reset CVE-2023-44487, CONTINUATION flood CVE-2024-27316, PING and

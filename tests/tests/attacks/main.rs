@@ -28,7 +28,7 @@ const FREE: &str = "free.example.com";
 const OTHER: &str = "other.example.net";
 
 /// All of them are one container; the routes tell them apart.
-const HOSTS: [&str; 13] = [
+const HOSTS: [&str; 15] = [
     API,
     FREE,
     OTHER,
@@ -37,6 +37,8 @@ const HOSTS: [&str; 13] = [
     "suspend.example.com",
     "gone.example.com",
     "inside.example.com",
+    "mint.example.com",
+    "watched.example.com",
     "limited.example.com",
     "metered.example.com",
     "mixed.example.com",
@@ -78,7 +80,14 @@ egress:
     - {{host: \"*.wild.example.com\", private: [10.213.0.0/16]}}
 "
     );
-    for host in ["reflect.example.com", "suspend.example.com"] {
+    text.push_str(
+        "    - {host: watched.example.com, private: [10.213.0.0/16], dlp: {outbound_detectors: [token_patterns]}}\n",
+    );
+    for host in [
+        "reflect.example.com",
+        "suspend.example.com",
+        "mint.example.com",
+    ] {
         text.push_str(&format!(
             "    - {{host: {host}, private: [10.213.0.0/16], auth: {{scheme: Bearer, token_ref: TEST_TOKEN}}}}\n"
         ));
@@ -129,7 +138,9 @@ fn main() -> ExitCode {
             wire::row_44_headers_named_in_connection,
             credentials::row_45_a_destination_that_keeps_echoing,
             credentials::row_46_reflected_in_other_forms,
+            h2::row_46_secrets_in_http2,
             credentials::row_48_a_key_of_the_attackers_own,
+            credentials::row_50_a_token_the_destination_mints,
             credentials::row_54_a_value_with_line_ends,
             credentials::row_55_the_placeholder_elsewhere,
             credentials::row_56_cookies_of_a_session,

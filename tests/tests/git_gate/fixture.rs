@@ -18,8 +18,14 @@ const FALSE_KEY: &str =
 pub(crate) const TOKEN: &str = "tok-gitgate-9e107d9d372bb6826bd81d3542a419d6";
 pub(crate) const GIVEN: &str = "given-value-e4d909c290d0fb1ca068ffaddf22cbd0";
 
+/// The token of the HTTPS upstream: the gate's alone.
+pub(crate) const WEB_TOKEN: &str = "tok-web-45c48cce2e2d7fbdea1afc51c7c6ad26";
+pub(crate) const WEB_HOST: &str = "web.example.com";
+
 pub(crate) struct Fixture {
     pub(crate) bottle: Bottle,
+    /// One whose agent can ask.
+    pub(crate) asks: Bottle,
     pub(crate) upstream: Upstream,
     pub(crate) home: Home,
 }
@@ -59,30 +65,89 @@ git-gate:
     )
 }
 
+/// Repositories whose pushes wait for the operator long and not long, one whose pushes do not, one whose pushes are
+/// signed, and one over HTTPS.
+fn asking(upstream: &Upstream) -> String {
+    let image = git_image();
+    let (host_key, key) = (&upstream.host_key, upstream.key.display());
+    let ssh = |name: &str, more: &str| {
+        format!(
+            "    {name}: {{url: {}, host_key: \"{host_key}\", key: {{provider: static, path: {key}}}, {more}}}\n",
+            upstream.url(HOST, name)
+        )
+    };
+    let repos = [
+        ssh("held", "push: {review: true, hold: 2m}"),
+        ssh("brief", "push: {review: true, hold: 2s}"),
+        ssh(
+            "plain",
+            "refs: [refs/heads/agent/*, refs/tags/agent-*], push: {max_commits: 20}",
+        ),
+        ssh("signed", "sign: ssh"),
+    ]
+    .concat();
+    format!(
+        "\
+image: {image}
+supervise: {{timeout: 10m}}
+egress: {{upstream_ca: web-ca.pem}}
+git-gate:
+  user: {{name: Agent, email: agent@example.com}}
+  repos:
+{repos}    web:
+      url: https://{WEB_HOST}/git/web.git
+      key: {{provider: token, env: TEST_WEB_TOKEN, user: gate}}
+"
+    )
+}
+
 pub(crate) fn make() -> Option<Fixture> {
     if !need_engine("git_gate") {
         return None;
     }
-    let home = Home::with_env(&[("TEST_TOKEN", TOKEN), ("TEST_GIVEN", GIVEN)]);
+    let home = Home::with_env(&[
+        ("TEST_TOKEN", TOKEN),
+        ("TEST_GIVEN", GIVEN),
+        ("TEST_WEB_TOKEN", WEB_TOKEN),
+    ]);
     let upstream = Upstream::start(&home);
-    upstream.repository("demo");
-    upstream.repository("readonly");
+    for name in [
+        "demo", "readonly", "held", "brief", "plain", "signed", "web",
+    ] {
+        upstream.repository(name);
+    }
+    home.write(
+        "bottles/web-ca.pem",
+        upstream.serve_https(WEB_HOST, "gate", WEB_TOKEN),
+    );
+    home.bottle("asking", &asking(&upstream));
     home.bottle("gated", &manifest(&upstream));
     let bottle = home.up("gated", &home.slug("g"));
-    let network = format!("bottle-{}-egress", bottle.slug);
-    upstream.join(&network, &[HOST, FALSE_HOST]);
+    let asks = home.up("asking", &home.slug("a"));
+    upstream.join(&network(&bottle), &[HOST, FALSE_HOST]);
+    upstream.join(&network(&asks), &[HOST, WEB_HOST]);
     Some(Fixture {
         bottle,
+        asks,
         upstream,
         home,
     })
 }
 
-impl Fixture {
-    pub(crate) fn network(&self) -> String {
-        format!("bottle-{}-egress", self.bottle.slug)
-    }
+fn network(bottle: &Bottle) -> String {
+    format!("bottle-{}-egress", bottle.slug)
+}
 
+/// The gate's audit of a bottle.
+pub(crate) fn audit(home: &Home, bottle: &Bottle) -> Vec<Value> {
+    let path = home.state(&bottle.slug).join("git-gate/audit/audit.jsonl");
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}
+
+impl Fixture {
     pub(crate) fn gate(&self) -> String {
         format!("bottle-{}-git-gate", self.bottle.slug)
     }
@@ -159,14 +224,7 @@ impl Fixture {
     }
 
     pub(crate) fn audit(&self) -> Vec<Value> {
-        let path = self
-            .home
-            .state(&self.bottle.slug)
-            .join("git-gate/audit/audit.jsonl");
-        let text = fs::read_to_string(path).unwrap_or_default();
-        text.lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect()
+        audit(&self.home, &self.bottle)
     }
 
     /// The newest record of a ref.
@@ -191,6 +249,8 @@ pub(crate) const EXAMPLE: &str = concat!("ghp_", "x9Yw2VuTq7Rs4Pk1Nm8Lj5Hg3Fd6Sa
 
 impl Drop for Fixture {
     fn drop(&mut self) {
-        self.upstream.leave(&self.network());
+        for bottle in [&self.bottle, &self.asks] {
+            self.upstream.leave(&network(bottle));
+        }
     }
 }

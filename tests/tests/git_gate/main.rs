@@ -7,7 +7,9 @@ mod attacks;
 mod fixture;
 mod flow;
 mod refusals;
+mod review;
 mod trouble;
+mod upstreams;
 
 use std::process::ExitCode;
 
@@ -62,6 +64,17 @@ fn main() -> ExitCode {
             trouble::the_upstream_is_down,
             trouble::another_host_key,
             trouble::the_gate_dies_in_the_middle_of_a_push,
+            review::a_held_push_goes_on_when_it_is_approved,
+            review::a_held_push_ends_with_the_operators_no,
+            review::nobody_answers_and_a_later_push_goes_through,
+            review::a_client_that_hangs_up_is_not_pushed_for,
+            review::a_grant_lifts_the_ref_rule_for_one_push,
+            review::a_grant_lifts_no_secret_and_no_force,
+            review::a_protected_path_is_seen_before_it_is_allowed,
+            review::a_grant_that_is_taken_back_lifts_nothing,
+            upstreams::over_https_with_a_token_of_the_gates,
+            upstreams::pushes_are_signed,
+            upstreams::a_listed_tag_goes_through_and_does_not_move,
         ],
     )
 }

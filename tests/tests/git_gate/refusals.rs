@@ -102,6 +102,12 @@ pub(crate) fn protected_path(f: &Fixture) {
         &format!("echo on: always > .github/workflows/ci.yml; {COMMIT}"),
         "git_protected_path",
     );
+    // Some file systems do not tell letters of either case apart.
+    f.assert_refused(
+        "workflow-case",
+        &format!("mkdir -p .GitHub/Workflows; echo x > .GitHub/Workflows/x.yml; {COMMIT}"),
+        "git_protected_path",
+    );
     // Not only in the last commit, and not only by adding.
     f.assert_refused(
         "workflow-away",

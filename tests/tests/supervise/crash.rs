@@ -1,5 +1,6 @@
 //! Whatever is killed when: a grant is applied exactly once, or the request still waits.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -77,14 +78,76 @@ pub(crate) fn a_request_survives_the_death_of_supervise(f: &Fixture) {
     let _ = docker(["kill", "--signal=KILL", &container]).ok();
     let _ = operator(&f.home, &["answer", &ids[0], "yes"]).ok();
     let _ = docker(["start", &container]).ok();
-    wait_for("supervise", || {
-        docker(["exec", &container, "/bottle-sidecar", "health"])
-            .status
-            .success()
-    });
+    wait_until_healthy(&container);
     assert_eq!(status(&f.bottle, &ids[0])["text"], "yes");
     assert_eq!(status(&f.bottle, &ids[1])["status"], "waiting");
     let _ = operator(&f.home, &["answer", &ids[1], "yes"]).ok();
+}
+
+/// The operator's tool, supervise and egress: the grant is written, and nobody is left who has heard of it.
+pub(crate) fn all_die_between_approval_and_application(f: &Fixture) {
+    let path = "/echo/between";
+    let url = format!("https://api.example.com{path}");
+    let (egress, supervise) = (
+        f.bottle.egress(),
+        format!("bottle-{}-supervise", f.bottle.slug),
+    );
+    let id = hand_in(&f.bottle, "egress", json!({"url": url, "methods": ["PUT"]}));
+    let grant = id.replace("r-", "g-");
+    let _ = docker(["kill", "--signal=KILL", &egress]).ok();
+    // Without egress it waits for the application, and dies while it does.
+    let mut tool = Command::new(tools::tool("bottle-run"))
+        .args(["approve", &id, "--uses", "1"])
+        .env("BOTTLE_HOME", f.home.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("bottle-run starts");
+    let written = f
+        .home
+        .state(&f.bottle.slug)
+        .join(format!("grants/{grant}.json"));
+    wait_for("the approval", || written.exists());
+    tool.kill().expect("killed");
+    assert_eq!(tool.wait().expect("it ended").signal(), Some(9));
+    let _ = docker(["kill", "--signal=KILL", &supervise]).ok();
+    let twice = operator(&f.home, &["approve", &id]);
+    assert_eq!(twice.code(), 5, "{}", twice.stderr);
+    for container in [&egress, &supervise] {
+        let _ = docker(["start", container]).ok();
+        wait_until_healthy(container);
+    }
+    assert_eq!(status(&f.bottle, &id)["status"], "approved");
+    wait_for("the grant", || send(&f.bottle, "PUT", &url).0 == 200);
+    assert_eq!(send(&f.bottle, "PUT", &url).0, 403);
+    kill_and_start(&egress);
+    assert_eq!(send(&f.bottle, "PUT", &url).0, 403);
+    let arrived = f.internet.events_of("request");
+    let arrived = arrived.iter().filter(|request| request["path"] == path);
+    assert_eq!(arrived.count(), 1, "what was granted once arrived once");
+    let audit = operator(&f.home, &["audit", &f.bottle.slug, "--json"]).stdout;
+    let begun = |line: &&str| line.contains("grant_begun") && line.contains(&grant);
+    assert_eq!(audit.lines().filter(begun).count(), 1, "{audit}");
+}
+
+/// The clock on the wall goes on while egress sleeps, and while it is not there.
+pub(crate) fn a_grant_is_over_after_sleep_and_restart(f: &Fixture) {
+    let url = "https://api.example.com/echo/slept";
+    let egress = f.bottle.egress();
+    for (away, back) in [("pause", "unpause"), ("kill", "start")] {
+        let wish = json!({"url": url, "methods": ["PUT"], "reason": away});
+        let id = hand_in(&f.bottle, "egress", wish);
+        let _ = operator(&f.home, &["approve", &id, "--for", "4s"]).ok();
+        assert_eq!(send(&f.bottle, "PUT", url).0, 200);
+        let _ = docker([away, &egress]).ok();
+        let grant = id.replace("r-", "g-");
+        wait_for("the end of the grant", || {
+            !operator(&f.home, &["grants"]).stdout.contains(&grant)
+        });
+        let _ = docker([back, &egress]).ok();
+        wait_until_healthy(&egress);
+        assert_eq!(send(&f.bottle, "PUT", url).0, 403, "after {away}");
+    }
 }
 
 /// Killed after a time that grows from nothing to more than it takes.

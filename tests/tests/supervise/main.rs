@@ -8,6 +8,7 @@ mod claude;
 mod crash;
 mod crowd;
 mod hostile;
+mod mcp;
 mod view;
 
 use std::process::ExitCode;
@@ -54,6 +55,16 @@ fn main() -> ExitCode {
                 asking::grants_are_in_the_list_and_in_the_audit,
             ),
             (
+                "a_grant_becomes_a_line_of_the_manifest",
+                asking::a_grant_becomes_a_line_of_the_manifest,
+            ),
+            (
+                "the_example_tells_what_waits",
+                asking::the_example_tells_what_waits,
+            ),
+            ("mcp_in_every_version", mcp::mcp_in_every_version),
+            ("mcp_says_that_it_waits", mcp::mcp_says_that_it_waits),
+            (
                 "what_the_agent_writes_stays_text",
                 hostile::what_the_agent_writes_stays_text,
             ),
@@ -81,6 +92,14 @@ fn main() -> ExitCode {
             (
                 "an_approval_that_is_killed_is_whole_or_nothing",
                 crash::an_approval_that_is_killed_is_whole_or_nothing,
+            ),
+            (
+                "all_die_between_approval_and_application",
+                crash::all_die_between_approval_and_application,
+            ),
+            (
+                "a_grant_is_over_after_sleep_and_restart",
+                crash::a_grant_is_over_after_sleep_and_restart,
             ),
             ("down_ends_everything", crash::down_ends_everything),
             (
@@ -151,8 +170,10 @@ supervise: {supervise}
 egress:
   upstream_ca: upstream.pem
   routes:
+    # the way in
     - host: api.example.com
       private: [10.213.0.0/16]
+      limits: {{requests: 5000, bytes_out: 20m}}
       matches: [{{paths: [/echo/open], methods: [GET]}}]
 ",
         agent_image("debian:trixie-slim")

@@ -1,4 +1,5 @@
-//! What the operator granted, as files: read a few times a second, applied without a restart.
+//! What the operator granted, as files: read a few times a second, applied without a restart. Egress takes the grants
+//! that are routes, git-gate those that are pushes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bottle_plan::request::{self, Request, Scope};
+use bottle_plan::supervise::{APPLIED_FILE, PUSHES_APPLIED_FILE};
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 
@@ -25,8 +27,32 @@ pub(crate) struct Folders {
 /// What a folder's files are told apart by: each is written whole, so a changed one is another inode.
 type Print = BTreeSet<(PathBuf, u64, i64)>;
 
+/// Whose grants they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taker {
+    Egress,
+    GitGate,
+}
+
+impl Taker {
+    fn takes(self, scope: &Scope) -> bool {
+        match scope {
+            Scope::Egress { .. } => self == Self::Egress,
+            Scope::Push { .. } => self == Self::GitGate,
+        }
+    }
+
+    fn applied_file(self) -> &'static str {
+        match self {
+            Self::Egress => APPLIED_FILE,
+            Self::GitGate => PUSHES_APPLIED_FILE,
+        }
+    }
+}
+
 /// What is in the folders, and what became of it.
 pub(crate) struct Grants {
+    taker: Taker,
     folders: Folders,
     print: Print,
     /// Those whose time is not over, used up or not: what was begun under one may go on.
@@ -61,17 +87,28 @@ impl Changes {
 pub(crate) fn describe(grant: &request::Grant, reason: Reason, record: &mut Record) {
     record.reason = reason;
     record.rule = Some(format!("{} by {}", grant.id, grant.by).into());
-    if let Scope::Egress { route } = &grant.scope {
-        record.host = Some(route.host.as_str().into());
-        record.port = route.ports.first().copied();
+    match &grant.scope {
+        Scope::Egress { route } => {
+            record.host = Some(route.host.as_str().into());
+            record.port = route.ports.first().copied();
+        }
+        Scope::Push {
+            repo,
+            reference,
+            object,
+        } => {
+            let object = object.as_deref().unwrap_or("*");
+            record.path = Some(format!("/{repo}/{reference}@{object}"));
+        }
     }
 }
 
 impl Grants {
     /// The folders below `base`; uses are counted in `uses`. Nothing when there are none.
-    pub(crate) fn open(base: &Path, uses: &Path) -> Option<Self> {
+    pub(crate) fn open(base: &Path, uses: &Path, taker: Taker) -> Option<Self> {
         let grants = base.join("grants");
         grants.is_dir().then(|| Self {
+            taker,
             folders: Folders {
                 grants,
                 requests: base.join("requests"),
@@ -94,7 +131,9 @@ impl Grants {
     /// it the agent is told a little later.
     pub(crate) fn say_applied(&self, base: &Path) {
         let ids: Vec<&String> = self.known.keys().collect();
-        let (path, new) = (base.join("denials/applied.json"), base.join("denials/.new"));
+        let folder = base.join("denials");
+        let name = self.taker.applied_file();
+        let (path, new) = (folder.join(name), folder.join(format!(".new-{name}")));
         let written = serde_json::to_vec(&ids)
             .map_err(std::io::Error::from)
             .and_then(|text| fs::write(&new, text))
@@ -123,7 +162,7 @@ impl Grants {
     }
 
     fn read(&mut self, now: OffsetDateTime, changes: &mut Changes) {
-        let (found, due) = self.folders.read(now);
+        let (found, due) = self.folders.read(now, self.taker);
         let gone: Vec<String> = self
             .known
             .keys()
@@ -181,6 +220,7 @@ impl Folders {
     fn read(
         &self,
         now: OffsetDateTime,
+        taker: Taker,
     ) -> (BTreeMap<String, request::Grant>, Option<OffsetDateTime>) {
         let mut all = BTreeMap::new();
         let mut next = Vec::new();
@@ -206,7 +246,7 @@ impl Folders {
                 all.insert(id, grant);
             }
         }
-        all.retain(|_, grant| !grant.is_over(now));
+        all.retain(|_, grant| taker.takes(&grant.scope) && !grant.is_over(now));
         next.extend(
             all.values()
                 .filter_map(|grant| request::time_of(grant.ends_at.as_deref()?)),

@@ -1,0 +1,422 @@
+//! Push and pull: a snapshot by way of a registry, which the engine talks to.
+//!
+//! The image goes as it is, so that its id stays what the record says. What no image can hold about itself, its proof and
+//! its plan, lies beside it under the tag with [`SUFFIX`]: an image of two files that nobody runs. It is pushed last and
+//! pulled first, and from there on a pull is an import.
+
+use std::fmt;
+use std::io::{self, BufRead as _, BufReader, Read};
+use std::str::FromStr;
+
+use bottle_plan::failure::{Failure, Result};
+use bottle_plan::plan::Plan;
+use bottle_plan::resume::no_snapshot;
+use bottle_plan::snapshot::{Snapshot, Snapshots, Wanted};
+use bottle_plan::state;
+use bottle_run::bottle::Home;
+use bottle_run::engine::{Engine, Output, failure_of};
+use bottle_run::interrupt;
+use bottle_run::lock::BottleLock;
+use flate2::bufread::MultiGzDecoder;
+
+use crate::engine;
+use crate::export::{self, PLAN_ENTRY, SNAPSHOT_ENTRY, append};
+use crate::image;
+use crate::import::{self, Documents, Request};
+use crate::journal::{JOURNAL_SCHEMA, Journal};
+use crate::recover;
+use crate::scan::BUFFER;
+use crate::show;
+
+/// What the tag of the documents has more than that of the image.
+pub const SUFFIX: &str = ".bottle";
+
+/// What a registry takes for a tag.
+const MAX_TAG: usize = 128;
+
+/// An image of documents is far smaller.
+const MAX_DOCUMENTS: u64 = 64 << 20;
+
+/// `REGISTRY/REPO:TAG`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place(String);
+
+impl Place {
+    /// Where the documents are.
+    #[must_use]
+    pub fn documents(&self) -> String {
+        format!("{}{SUFFIX}", self.0)
+    }
+
+    fn registry(&self) -> &str {
+        self.0.split('/').next().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Place {
+    type Err = Failure;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = |why: &str| {
+            Failure::invalid(format!("`{text}` names no place in a registry: {why}"))
+                .hint("REGISTRY/REPO:TAG, such as registry.example.com/team/demo:1")
+        };
+        let (registry, rest) = text.split_once('/').ok_or_else(|| wrong("no registry"))?;
+        // As the engine reads it: anything else would be a repository of the registry it has for a default.
+        let is_host = registry.contains(['.', ':']) || registry == "localhost";
+        let host = |c: char| c.is_ascii_alphanumeric() || ".:-[]".contains(c);
+        if !is_host || !registry.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[') {
+            return Err(wrong("no registry"));
+        }
+        let (repo, tag) = rest.rsplit_once(':').ok_or_else(|| wrong("no tag"))?;
+        let name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/".contains(c);
+        if !registry.chars().all(host) || !repo.chars().all(name) || repo.is_empty() {
+            return Err(wrong("a character that no name has"));
+        }
+        let tagged = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if !tag.chars().all(tagged) || tag.starts_with(['.', '-']) || tag.is_empty() {
+            return Err(wrong("a character that no tag has"));
+        }
+        if tag.len() + SUFFIX.len() > MAX_TAG {
+            return Err(wrong("the tag is too long"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Pushes a snapshot and its documents.
+///
+/// # Errors
+/// Not found, when there is no such snapshot; conflict, when the place is taken and it is not forced; failed otherwise.
+pub fn push(
+    engine: &Engine,
+    home: &Home,
+    wanted: &Wanted,
+    place: &Place,
+    force: bool,
+    say: &dyn Fn(&str),
+) -> Result<Snapshot> {
+    engine::check_can_commit(engine)?;
+    let slug = wanted.slug.as_str();
+    let folder = home.state.folder(slug)?;
+    if !folder.is_dir() {
+        return Err(no_snapshot(&Snapshots::default(), wanted));
+    }
+    let _lock = BottleLock::wait(&folder, slug, || {
+        say("waiting for another command to finish");
+    })?;
+    recover::recover(engine, home, slug, say)?;
+    let snapshot = show::find(home, wanted)?;
+    let plan = export::plan_of(engine, home, &snapshot)?;
+    if !force {
+        check_free(engine, place, &snapshot)?;
+    }
+    let mut names = Vec::new();
+    for name in [place.to_string(), place.documents()] {
+        if is_unused(engine, &name, &snapshot.image)? {
+            names.push(name);
+        }
+    }
+    let journal = Journal {
+        schema: JOURNAL_SCHEMA.to_owned(),
+        id: snapshot.id.clone(),
+        number: snapshot.number,
+        container: String::new(),
+        pauses: false,
+        imported: None,
+        names,
+    };
+    interrupt::check()?;
+    journal.write(&folder)?;
+    say(&format!("pushing {slug}@{} to {place}", snapshot.number));
+    let sent = send(engine, place, &snapshot, &plan);
+    interrupt::clear();
+    // Whether it worked or not, here it is known by its own name alone.
+    let cleared = journal
+        .remove_names(engine)
+        .and_then(|()| Journal::close(&folder));
+    sent.and(cleared).map(|()| snapshot)
+}
+
+fn send(engine: &Engine, place: &Place, snapshot: &Snapshot, plan: &Plan) -> Result<()> {
+    let push = |name: &str| {
+        let pushed = engine.call(["image", "push", "--quiet", "--", name]);
+        let output = pushed.unlimited().output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(explained("docker image push", &output))
+    };
+    engine::tag(engine, &snapshot.image, &place.to_string())?;
+    push(&place.to_string())?;
+    interrupt::check()?;
+    let documents = place.documents();
+    let packed = packed(snapshot, plan)?;
+    let label = format!("--change=LABEL {}=\"{}\"", image::DOCUMENTS, snapshot.id);
+    engine
+        .call(["image", "import", label.as_str(), "-", documents.as_str()])
+        .input(packed)
+        .run()?;
+    push(&documents)
+}
+
+fn packed(snapshot: &Snapshot, plan: &Plan) -> Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    append(
+        &mut archive,
+        SNAPSHOT_ENTRY,
+        state::to_json(snapshot)?.as_bytes(),
+    )?;
+    append(&mut archive, PLAN_ENTRY, state::to_json(plan)?.as_bytes())?;
+    archive
+        .into_inner()
+        .map_err(|error| Failure::failed("cannot pack the documents").because(error))
+}
+
+/// What is there already is somebody's, but for this snapshot itself, of which a push may have been cut off.
+fn check_free(engine: &Engine, place: &Place, snapshot: &Snapshot) -> Result<()> {
+    let insecure = is_insecure(engine, place.registry())?;
+    let there = |name: String| there(engine, &name, insecure);
+    let taken = match there(place.to_string())? {
+        Some(id) if id == snapshot.image => None,
+        Some(_) => Some(place.to_string()),
+        None => there(place.documents())?.map(|_| place.documents()),
+    };
+    match taken {
+        None => Ok(()),
+        Some(name) => Err(
+            Failure::conflict(format!("the registry has something else at {name}"))
+                .hint("name another tag; --force replaces what is there"),
+        ),
+    }
+}
+
+/// The id of the image that a registry has under a name; empty when it has something else there.
+fn there(engine: &Engine, name: &str, insecure: bool) -> Result<Option<String>> {
+    let mut call = engine.call(["manifest", "inspect"]);
+    if insecure {
+        call = call.arg("--insecure");
+    }
+    let output = call.args(["--", name]).output()?;
+    if output.status.success() {
+        let manifest: serde_json::Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let id = manifest["config"]["digest"].as_str();
+        return Ok(Some(id.unwrap_or_default().to_owned()));
+    }
+    if is_absent(&output) {
+        return Ok(None);
+    }
+    Err(explained("docker manifest inspect", &output)
+        .while_doing(format!("looking whether {name} is free"))
+        .hint("--force pushes without looking"))
+}
+
+/// Whether the engine speaks to a registry without TLS. This one question is the client's, which does not know that: it
+/// would say of such a registry that nothing is there.
+fn is_insecure(engine: &Engine, registry: &str) -> Result<bool> {
+    let local = ["127.", "localhost", "[::1]"];
+    if local.iter().any(|host| registry.starts_with(host)) {
+        return Ok(true);
+    }
+    let known = engine.call(["info", "--format={{json .RegistryConfig.IndexConfigs}}"]);
+    let known: serde_json::Value =
+        serde_json::from_slice(&known.output()?.stdout).unwrap_or_default();
+    Ok(known[registry]["Secure"] == false)
+}
+
+fn is_absent(output: &Output) -> bool {
+    let said = output.stderr.to_lowercase();
+    let signs = [
+        "no such manifest",
+        "manifest unknown",
+        "name unknown",
+        "not found",
+    ];
+    signs.iter().any(|sign| said.contains(sign))
+}
+
+fn explained(call: &str, output: &Output) -> Failure {
+    let failure = failure_of(call, output);
+    let said = output.stderr.to_lowercase();
+    if ["unauthorized", "denied", "authentication required"]
+        .iter()
+        .any(|sign| said.contains(sign))
+    {
+        failure.hint("docker login REGISTRY")
+    } else {
+        failure
+    }
+}
+
+/// Whether this engine has nothing of that name yet; it is then ours to give and to take away.
+fn is_unused(engine: &Engine, name: &str, image: &str) -> Result<bool> {
+    match engine::image(engine, name)? {
+        None => Ok(true),
+        Some((found, _)) if found.id == image => Ok(false),
+        Some(_) => Err(
+            Failure::conflict(format!("the engine has another image named {name}"))
+                .hint(format!("if nobody needs it: docker image rm {name}")),
+        ),
+    }
+}
+
+/// Pulls a snapshot and takes it in.
+///
+/// # Errors
+/// Not found, when nothing is there; refused, when the image is not the one its documents describe; as an import
+/// otherwise.
+pub fn pull(
+    engine: &Engine,
+    request: &Request<'_>,
+    place: &Place,
+    say: &dyn Fn(&str),
+) -> Result<Snapshot> {
+    engine::check_can_commit(engine)?;
+    let documents = place.documents();
+    fetch(engine, &documents).map_err(|failure| {
+        failure.while_doing(format!(
+            "pulling the documents of {place}, which `bottle-snapshot push` puts beside it"
+        ))
+    })?;
+    let read = read_documents(engine, &documents);
+    // What it was pulled for is in memory now.
+    let removed = engine::remove_image(engine, &documents);
+    let documents = read?;
+    removed?;
+    let name = place.to_string();
+    let names = if is_unused(engine, &name, &documents.snapshot.image)? {
+        vec![name.clone()]
+    } else {
+        Vec::new()
+    };
+    import::take_in(engine, request, documents, names, say, |snapshot| {
+        fetch(engine, &name)?;
+        let pulled = engine::image(engine, &name)?.map(|(found, _)| found.id);
+        if pulled.as_ref() == Some(&snapshot.image) {
+            return Ok(());
+        }
+        Err(Failure::refused(format!(
+            "{name} is not the image that its documents describe"
+        ))
+        .hint("somebody pushed something else there; push the snapshot again, to a tag of its own"))
+    })
+}
+
+fn fetch(engine: &Engine, name: &str) -> Result<()> {
+    let pulled = engine.call(["image", "pull", "--quiet", "--", name]);
+    let output = pulled.unlimited().output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    if is_absent(&output) {
+        return Err(Failure::not_found(format!("the registry has no {name}"))
+            .hint("bottle-snapshot push SLUG REGISTRY/REPO:TAG puts a snapshot there"));
+    }
+    Err(explained("docker image pull", &output))
+}
+
+/// The two files of an image of documents. Nothing of it is unpacked onto a disk.
+fn read_documents(engine: &Engine, name: &str) -> Result<Documents> {
+    let (snapshot, plan) = engine
+        .call(["image", "save", "--", name])
+        .unlimited()
+        .run_read_by(|stream| files(stream.take(MAX_DOCUMENTS)))?;
+    import::parse(snapshot, plan)
+}
+
+type File = Option<Vec<u8>>;
+
+fn files(stream: impl Read) -> Result<(File, File)> {
+    let broken = |error: io::Error| Failure::invalid("the documents cannot be read").because(error);
+    let (mut snapshot, mut plan) = (None, None);
+    let mut archive = tar::Archive::new(BufReader::with_capacity(BUFFER, stream));
+    for entry in archive.entries().map_err(broken)? {
+        let mut content = BufReader::with_capacity(BUFFER, entry.map_err(broken)?);
+        let layer: Box<dyn Read + '_> = match content.fill_buf().map_err(broken)? {
+            [] | [b'{' | b'[', ..] => continue,
+            [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(content).take(MAX_DOCUMENTS)),
+            _ => Box::new(content),
+        };
+        let mut layer = tar::Archive::new(layer);
+        // A file that is no tar, such as the version of the form, has no entries.
+        for file in layer
+            .entries()
+            .into_iter()
+            .flatten()
+            .map_while(io::Result::ok)
+        {
+            let slot = match file.path_bytes().as_ref() {
+                name if name == SNAPSHOT_ENTRY.as_bytes() => &mut snapshot,
+                name if name == PLAN_ENTRY.as_bytes() => &mut plan,
+                _ => continue,
+            };
+            let mut bytes = Vec::new();
+            file.take(import::MAX_DOCUMENT)
+                .read_to_end(&mut bytes)
+                .map_err(broken)?;
+            *slot = Some(bytes);
+        }
+    }
+    Ok((snapshot, plan))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_names_its_registry_and_its_tag() {
+        for good in [
+            "registry.example.com/team/demo:1",
+            "127.0.0.1:5000/demo:half-done_2.0",
+            "localhost/demo:1",
+            "[::1]:5000/demo:1",
+        ] {
+            let place: Place = good.parse().expect(good);
+            assert_eq!(place.documents(), format!("{good}.bottle"));
+        }
+        let long = format!("r.example/demo:{}", "x".repeat(122));
+        for bad in [
+            "demo:1",
+            "team/demo:1",
+            "r.example/demo",
+            "r.example/demo:",
+            "r.example/:1",
+            "r.example/Demo:1",
+            "r.example/demo:-1",
+            "r.example/demo@sha256:00",
+            "--x.example/demo:1",
+            "r.example/de mo:1",
+            long.as_str(),
+        ] {
+            assert!(bad.parse::<Place>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn documents_are_found_in_what_the_engine_saves() {
+        let layer = |files: &[(&str, &str)]| {
+            let mut archive = tar::Builder::new(Vec::new());
+            for (name, text) in files {
+                append(&mut archive, name, text.as_bytes()).expect("in memory");
+            }
+            archive.into_inner().expect("in memory")
+        };
+        let inner = layer(&[(SNAPSHOT_ENTRY, "one"), (PLAN_ENTRY, "two"), ("more", "x")]);
+        let mut saved = tar::Builder::new(Vec::new());
+        append(&mut saved, "abc/VERSION", b"1.0").expect("in memory");
+        append(&mut saved, "abc/json", b"{}").expect("in memory");
+        append(&mut saved, "abc/layer.tar", &inner).expect("in memory");
+        let saved = saved.into_inner().expect("in memory");
+        let found = files(saved.as_slice()).expect("readable");
+        assert_eq!(found, (Some(b"one".to_vec()), Some(b"two".to_vec())));
+        assert_eq!(files(&layer(&[])[..]).expect("readable"), (None, None));
+    }
+}

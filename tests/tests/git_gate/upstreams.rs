@@ -1,0 +1,159 @@
+//! Other upstreams than plain SSH: HTTPS with a token, and one that wants pushes signed.
+
+use std::fs;
+use std::path::Path;
+
+use crate::fixture::{EXAMPLE, Fixture, HOST, WEB_HOST, WEB_TOKEN};
+use crate::review::{agent, work};
+
+pub(crate) fn over_https_with_a_token_of_the_gates(f: &Fixture) {
+    let url = format!("https://{WEB_HOST}/git/web.git");
+    let clone = format!(
+        "rm -rf ~/web; git clone -q {url} ~/web; cd ~/web; git checkout -qb agent/web; test -f src/main.txt; \
+         head -c 3000000 /dev/urandom > large; echo x > x; git add .; git commit -qm web"
+    );
+    let _ = agent(f, &clone).ok();
+    let done = agent(f, "cd ~/web; git push origin agent/web");
+    assert!(done.status.success(), "{}", done.stderr);
+    let here = agent(f, "git -C ~/web rev-parse HEAD").ok();
+    assert_eq!(f.upstream.oid("web", "refs/heads/agent/web"), here.trim());
+    let _ = f.upstream.git("cd /tmp/web; echo more > more; git add .; git commit -qm more; git push -q /srv/git/web.git main").ok();
+    let _ = agent(
+        f,
+        "cd ~/web; git fetch -q; git cat-file -e origin/main:more",
+    )
+    .ok();
+
+    let before = f.upstream.web_requests();
+    let script = format!("cd ~/web; echo {EXAMPLE} > s; git add s; git commit -qm s");
+    let _ = agent(f, &script).ok();
+    let done = agent(f, "cd ~/web; git push origin agent/web");
+    assert!(
+        done.stderr.contains("refused (git_secret)"),
+        "{}",
+        done.stderr
+    );
+    // Nor the token itself, in whatever coat.
+    let script = format!(
+        "cd ~/web; git reset -q --hard HEAD~1; printf %s {WEB_TOKEN} | base64 > t; git add t; git commit -qm t"
+    );
+    let _ = agent(f, &script).ok();
+    let done = agent(f, "cd ~/web; git push origin agent/web");
+    assert!(
+        done.stderr.contains("refused (secret_leak)"),
+        "{}",
+        done.stderr
+    );
+    assert_eq!(
+        f.upstream.web_requests(),
+        before,
+        "the upstream has heard of it"
+    );
+    let _ = agent(f, "rm -rf ~/web").ok();
+
+    // Without the gate it gets nothing: not from the upstream, which is not there for it, and not by asking for the token.
+    let direct = agent(
+        f,
+        &format!("git -c url.{url}.insteadOf=direct: ls-remote direct:"),
+    );
+    assert!(!direct.status.success(), "{}", direct.stdout);
+    let look = format!(
+        "env; cat ~/.gitconfig; printf 'protocol=https\\nhost={WEB_HOST}\\n\\n' | git credential fill 2>&1 || true; \
+         for f in /proc/[0-9]*/environ /proc/[0-9]*/cmdline; do tr '\\0' '\\n' < $f 2> /dev/null || true; done; \
+         grep -rs tok-web- /etc /home /root /run /tmp /usr/local /var/lib /workspace || true"
+    );
+    let seen = agent(f, &look).ok();
+    assert!(!seen.contains(WEB_TOKEN), "the agent has found it");
+    assert!(
+        !holds(&f.home.state(&f.asks.slug), WEB_TOKEN.as_bytes()),
+        "it is in a file of the host"
+    );
+}
+
+/// Whether any file below holds it; mirrors too.
+fn holds(folder: &Path, text: &[u8]) -> bool {
+    let entries = fs::read_dir(folder).expect("a folder").flatten();
+    entries.map(|entry| entry.path()).any(|path| {
+        if path.is_dir() && !path.is_symlink() {
+            return holds(&path, text);
+        }
+        let bytes = fs::read(&path).unwrap_or_default();
+        bytes.windows(text.len()).any(|window| window == text)
+    })
+}
+
+pub(crate) fn pushes_are_signed(f: &Fixture) {
+    work(f, "signed", "sig", "echo x > sig");
+    let url = f.upstream.url(HOST, "signed");
+    let push = "cd ~/sig; git push origin HEAD:agent/sig";
+    // `sign: ssh` is a must: what does not ask for a signature gets nothing.
+    let done = agent(f, push);
+    assert!(
+        done.stderr.contains("refused (git_upstream_refused)")
+            && done.stderr.contains("takes no signed pushes"),
+        "{}",
+        done.stderr
+    );
+    // Git says `G` of a key that nobody knows as well, and then names no signer.
+    let hook = "#!/bin/sh\ntest \"$GIT_PUSH_CERT_STATUS $GIT_PUSH_CERT_NONCE_STATUS\" = \"G OK\" && test -n \"$GIT_PUSH_CERT_SIGNER\" && \
+                exec echo \"signed by $GIT_PUSH_CERT_SIGNER\"\n\
+                echo \"not signed by anybody known: $GIT_PUSH_CERT_STATUS $GIT_PUSH_CERT_NONCE_STATUS\"; exit 1\n";
+    let script = format!(
+        "cd signed.git; git config receive.certNonceSeed a-seed-of-the-tests; touch /srv/git/signers; \
+         git config gpg.ssh.allowedSignersFile /srv/git/signers; printf '%s' '{hook}' > hooks/pre-receive; chmod +x hooks/pre-receive"
+    );
+    let _ = f.upstream.git(&script).ok();
+    let done = agent(f, push);
+    assert!(
+        done.stderr.contains("not signed by anybody known"),
+        "{}",
+        done.stderr
+    );
+    assert_eq!(f.upstream.oid("signed", "refs/heads/agent/sig"), "");
+    let folder = f.home.state(&f.asks.slug).join("git-gate");
+    let line = fs::read_to_string(folder.join("signing-key.pub")).expect("the public half");
+    let _ = f
+        .upstream
+        .git(&format!("printf '%s' '{line}' > /srv/git/signers"))
+        .ok();
+    let done = agent(f, push);
+    assert!(done.status.success(), "{}", done.stderr);
+    let signer = format!("signed by git-gate@{}", f.asks.slug);
+    assert!(done.stderr.contains(&signer), "{}", done.stderr);
+    // The commits are the agent's own, with the ids it gave them.
+    let here = agent(f, "git -C ~/sig rev-parse HEAD").ok();
+    assert_eq!(
+        f.upstream.oid("signed", "refs/heads/agent/sig"),
+        here.trim()
+    );
+    // A second repository's upstream would not be fooled by the agent: it has no key, and cannot ask for a signature.
+    let own = agent(
+        f,
+        &format!("cd ~/sig; git push --signed=yes {url} HEAD:agent/own"),
+    );
+    assert!(!own.status.success(), "{}", own.stderr);
+}
+
+pub(crate) fn a_listed_tag_goes_through_and_does_not_move(f: &Fixture) {
+    work(f, "plain", "tags", "echo x > tags");
+    let script =
+        "cd ~/tags; git tag -a agent-1 -m one; git push -q origin agent-1; git rev-parse agent-1";
+    let tag = agent(f, script).ok();
+    assert_eq!(f.upstream.oid("plain", "refs/tags/agent-1"), tag.trim());
+    let script = "cd ~/tags; git commit -q --allow-empty -m more; git tag -f -a agent-1 -m two; git push --force origin agent-1";
+    let moved = agent(f, script);
+    assert!(
+        moved.stderr.contains("refused (git_force)"),
+        "{}",
+        moved.stderr
+    );
+    let script =
+        format!("cd ~/tags; git tag -a agent-2 -m 'it is {EXAMPLE}'; git push origin agent-2");
+    let secret = agent(f, &script);
+    assert!(
+        secret.stderr.contains("refused (git_secret)"),
+        "{}",
+        secret.stderr
+    );
+    assert_eq!(f.upstream.oid("plain", "refs/tags/agent-1"), tag.trim());
+}

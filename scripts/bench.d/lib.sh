@@ -131,7 +131,7 @@ memory_of() {
     cat "${files[@]}" 2> /dev/null | awk '
         /^Rss(Anon|Shmem):/ { own += $2 }
         /^RssFile:/ { if ($2 > shared) shared = $2 }
-        END { print (own + shared) * 1024 }'
+        END { printf "%.0f\n", (own + shared) * 1024 }'
 }
 
 # PID: prints what memory_of says, each time that it is more than before, until it is killed or the process ends.

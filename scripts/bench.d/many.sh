@@ -98,7 +98,7 @@ many_check() { # NAME
 }
 
 # Bytes of the machine's memory that are neither free nor a cache.
-many_memory() { awk '/^MemTotal/ { all = $2 } /^MemAvailable/ { print (all - $2) * 1024 }' /proc/meminfo; }
+many_memory() { awk '/^MemTotal/ { all = $2 } /^MemAvailable/ { printf "%.0f\n", (all - $2) * 1024 }' /proc/meminfo; }
 
 # Whatever ends the run, nothing of it stays.
 many_remove() {

@@ -3,10 +3,10 @@
 def colour: {egress: "#1f6feb", supervise: "#c2570c", "git-gate": "#15803d"}[.] // "#666666";
 def rounded: . * 10 | round / 10;
 
-# A number of this form that is not smaller: 1, 2 or 5 and noughts.
+# The next round number that is not smaller.
 def ceiling:
   . as $value | pow(10; ($value | log10 | floor)) as $power
-  | [1, 2, 5, 10] | map(. * $power) | map(select(. >= $value)) | first;
+  | [1, 2, 3, 4, 5, 6, 8, 10] | map(. * $power) | map(select(. >= $value)) | first;
 
 def panel($top; $title; $most_minutes; f):
   750 as $width | 200 as $height | 60 as $left

@@ -23,6 +23,7 @@ pub mod server;
 pub mod suite;
 pub mod terminal;
 pub mod tools;
+pub mod typed;
 pub mod upstream;
 
 pub use engine::need_engine;

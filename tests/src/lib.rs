@@ -25,6 +25,7 @@ pub mod snapshot;
 pub mod suite;
 pub mod terminal;
 pub mod tools;
+pub mod typed;
 pub mod upstream;
 
 pub use engine::need_engine;

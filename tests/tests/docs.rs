@@ -4,11 +4,11 @@
 
 #![allow(clippy::expect_used, reason = "a test's helpers fail by panicking")]
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use bottle_tests::page::{Block, blocks, commands, root, same};
+use bottle_tests::typed::{Helps, calls};
 use bottle_tests::{Call, Home, engine, need_engine, tools};
 
 fn pages() -> Vec<PathBuf> {
@@ -180,7 +180,7 @@ fn no_command_hides_in_an_indented_block() {
 /// its flags.
 #[test]
 fn every_command_on_a_page_exists() {
-    let mut helps = BTreeMap::new();
+    let mut helps = Helps::default();
     let mut wrong = Vec::new();
     let mut seen = 0;
     for page in pages() {
@@ -188,7 +188,7 @@ fn every_command_on_a_page_exists() {
         for (index, line) in text.lines().enumerate() {
             for call in calls(line) {
                 seen += 1;
-                if let Some(why) = unknown(&call, &mut helps) {
+                if let Some(why) = helps.unknown(&call) {
                     let name = page.file_name().unwrap_or_default().display();
                     wrong.push(format!("{name}:{}: {}: {why}", index + 1, call.join(" ")));
                 }
@@ -197,93 +197,6 @@ fn every_command_on_a_page_exists() {
     }
     assert!(seen > 150, "{seen} commands");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-const TOOLS: [&str; 5] = [
-    "bottle-plan",
-    "bottle-ca",
-    "bottle-render",
-    "bottle-run",
-    "bottle-snapshot",
-];
-
-/// The calls of our tools in a line, as words: each ends where the shell begins another command, or its quotation.
-fn calls(line: &str) -> Vec<Vec<String>> {
-    let mut calls: Vec<Vec<String>> = Vec::new();
-    let mut open = false;
-    let apart = line
-        .replace("\\|", "|")
-        .replace('`', " ` ")
-        .replace(';', " ; ")
-        .replace(')', " ) ");
-    for word in apart.split_whitespace() {
-        let ends = matches!(
-            word,
-            "|" | "||" | "&&" | ";" | "&" | "`" | ")" | ">" | "<" | "--" | "#" | "\\"
-        );
-        let ends = ends || word.contains("$(");
-        let word = word
-            .trim_start_matches('"')
-            .trim_start_matches("$(")
-            .trim_start_matches('(');
-        if TOOLS.contains(&word) {
-            calls.push(vec![word.to_owned()]);
-            open = true;
-        } else if ends {
-            open = false;
-        } else if open && let Some(call) = calls.last_mut() {
-            call.push(word.to_owned());
-        }
-    }
-    calls
-}
-
-/// Why a call cannot be typed so, if it cannot.
-fn unknown(call: &[String], helps: &mut BTreeMap<Vec<String>, String>) -> Option<String> {
-    let mut help = |path: &[String]| {
-        helps
-            .entry(path.to_vec())
-            .or_insert_with(|| {
-                let call = Call::new(tools::tool(&path[0]));
-                call.args(path[1..].iter().map(String::as_str))
-                    .args(["--help"])
-                    .run()
-                    .stdout
-            })
-            .clone()
-    };
-    let mut path = vec![call[0].clone()];
-    let mut text = help(&path);
-    for word in &call[1..] {
-        let is_flag = word.starts_with('-') && word.len() > 1;
-        let listed = text.lines().any(|line| {
-            line.starts_with("  ") && line.split_whitespace().next() == Some(word) && !is_flag
-        });
-        let in_commands = text.split("Commands:\n").nth(1).is_some_and(|rest| {
-            rest.split("\n\n")
-                .next()
-                .unwrap_or_default()
-                .lines()
-                .any(|line| line.split_whitespace().next() == Some(word))
-        });
-        if listed && in_commands {
-            path.push(word.clone());
-            text = help(&path);
-        }
-    }
-    call[1..].iter().find_map(|word| {
-        let flag = word.split('=').next().unwrap_or_default();
-        let flag = flag.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
-        let is_flag = flag.len() > 1
-            && flag.starts_with('-')
-            && flag
-                .trim_start_matches('-')
-                .starts_with(|c: char| c.is_ascii_alphabetic());
-        let known = text
-            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
-            .any(|word| word == flag);
-        (is_flag && !known).then(|| format!("{} has no {flag}", path.join(" ")))
-    })
 }
 
 /// Of the README's folder, so that a page cannot be forgotten.

@@ -1,12 +1,17 @@
 //! Every command of every tool, walked as a newcomer would: its help has examples, says what each flag is for, and fits
 //! the screen; its completions answer; its version can be read by a machine.
 
-#![allow(clippy::expect_used, reason = "a test's helpers fail by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helpers fail by panicking"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;
 
 use bottle_tests::run::Call;
+use bottle_tests::typed::{Helps, calls};
 use bottle_tests::{Home, tools};
 
 /// Tools with a command line of clap's; the sidecar reads its few words by hand.
@@ -86,6 +91,82 @@ fn every_help_has_examples_and_fits() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// An example is copied: its commands exist and take these flags.
+#[test]
+fn every_example_can_be_typed() {
+    let (mut known, mut wrong, mut seen) = (Helps::default(), Vec::new(), 0);
+    for (typed, help) in helps() {
+        let examples = help.split("Examples:\n").nth(1).unwrap_or_default();
+        let examples = examples.split("\n\n").next().unwrap_or_default();
+        for call in examples.lines().flat_map(calls) {
+            seen += 1;
+            if let Some(why) = known.unknown(&call) {
+                wrong.push(format!("{typed}: {}: {why}", call.join(" ")));
+            }
+        }
+    }
+    assert!(seen > 60, "{seen} examples");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A script reads them where it reads the flags.
+#[test]
+fn every_tool_says_its_exit_codes() {
+    for tool in names() {
+        let help = Call::new(tools::tool(tool)).args(["--help"]).run().ok();
+        let codes = help.split("Exit codes: ").nth(1).unwrap_or_default();
+        for code in ["0 done", "1 failed", "2 usage", "3 "] {
+            assert!(codes.contains(code), "{tool} does not say {code}");
+        }
+    }
+}
+
+/// An error, the same in every tool: one line and a hint, no colour; one JSON object with `--json`; 2 for what is wrong.
+#[test]
+fn errors_look_the_same_everywhere() {
+    let home = Home::new();
+    for tool in names() {
+        for no_color in [None, Some("1")] {
+            let mut call = home.tool(tool).env("TERM", "xterm-256color");
+            if let Some(value) = no_color {
+                call = call.env("NO_COLOR", value);
+            }
+            let done = call.args(["--no-input", "--nosuch"]).run();
+            assert_eq!(done.code(), 2, "{tool}: {}", done.stderr);
+            assert!(
+                done.stderr.starts_with(&format!("{tool}: ")),
+                "{tool}: {}",
+                done.stderr
+            );
+            assert!(!done.stderr.contains('\u{1b}'), "{tool}: {}", done.stderr);
+            assert_eq!(done.stdout, "", "{tool}");
+        }
+        let done = home.tool(tool).args(["--json", "--nosuch"]).run();
+        let error: serde_json::Value = serde_json::from_str(&done.stderr)
+            .unwrap_or_else(|error| panic!("{tool}: {error}: {}", done.stderr));
+        assert_eq!(
+            (error["tool"].as_str(), error["code"].as_i64()),
+            (Some(tool), Some(2))
+        );
+    }
+    // Quiet is quiet about what went well, not about what did not.
+    home.bottle("web", "image: x\n");
+    let ok = home
+        .tool("bottle-plan")
+        .args(["web", "--check", "--quiet"])
+        .run();
+    assert_eq!(
+        (ok.code(), ok.stderr.as_str(), ok.stdout.as_str()),
+        (0, "", "")
+    );
+    let missing = home
+        .tool("bottle-plan")
+        .args(["nosuch", "--check", "--quiet"])
+        .run();
+    assert_eq!(missing.code(), 4);
+    assert!(missing.stderr.contains("nosuch"), "{}", missing.stderr);
 }
 
 /// Each flag, argument and command has words beside it or in the line below.
@@ -211,6 +292,63 @@ fn every_tool_has_completions_for_every_shell() {
     }
 }
 
+/// What a person has who presses Tab: the real shells, with the scripts as they are installed. A shell that is not there is
+/// said to be.
+#[test]
+fn the_shells_complete_a_slug() {
+    let home = Home::new();
+    home.bottle("web", "image: x\n");
+    let _ = home.plan("web", "one-1");
+    let folder = tools::tool("bottle-run");
+    let path = format!(
+        "{}:{}",
+        folder.parent().expect("a folder").display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let bash = r#"
+        eval "$(bottle-run completions bash)"
+        COMP_WORDS=(bottle-run exec on) COMP_CWORD=2 COMP_TYPE=9
+        read -r -a how <<< "$(complete -p bottle-run)"
+        for ((at = 0; at < ${#how[@]}; at++)); do [ "${how[at]}" != -F ] || function=${how[at + 1]}; done
+        "$function" bottle-run on exec
+        printf '%s\n' "${COMPREPLY[@]}""#;
+    let fish = "bottle-run completions fish | source; complete --do-complete 'bottle-run exec on'";
+    // A terminal of zsh's own: completion needs its line editor.
+    let zsh = r#"
+        zmodload zsh/zpty
+        zpty shell zsh -f -i
+        zpty -w shell "PS1= ; autoload -Uz compinit && compinit -u -D; source <(bottle-run completions zsh); echo re''ady"
+        zpty -r -m shell said '*ready*'
+        zpty -w -n shell $'bottle-run exec on\t'
+        zpty -r -m shell said '*one-1*' && print -r -- one-1"#;
+    for (shell, script) in [("bash", bash), ("fish", fish), ("zsh", zsh)] {
+        if !installed(shell) {
+            bottle_tests::engine::note_skipped(
+                "the_shells_complete_a_slug",
+                &format!("{shell} is not installed"),
+            );
+            continue;
+        }
+        let done = home
+            .program("timeout")
+            .env("PATH", &path)
+            .args(["20", shell, "-c", script])
+            .run();
+        let found = done
+            .stdout
+            .lines()
+            .any(|line| line.split_whitespace().next() == Some("one-1"));
+        assert!(found, "{shell}: {}{}", done.stdout, done.stderr);
+    }
+}
+
+fn installed(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .into_iter()
+        .flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>())
+        .any(|folder| folder.join(program).is_file())
+}
+
 /// The shell itself reads the script, where it is installed.
 fn check_syntax(shell: &str, script: &str) {
     let flag = if shell == "fish" {
@@ -218,11 +356,7 @@ fn check_syntax(shell: &str, script: &str) {
     } else {
         "-n"
     };
-    let found = std::env::var_os("PATH")
-        .into_iter()
-        .flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>())
-        .any(|folder| folder.join(shell).is_file());
-    if found {
+    if installed(shell) {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("script");
         fs::write(&file, script).expect("the script");

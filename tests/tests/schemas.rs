@@ -1,12 +1,16 @@
 //! The schemas as an editor or another program uses them: every golden manifest and what the tools really print is
 //! valid, and what the tools refuse is not. Python's `jsonschema` is the judge, which shares no code with us.
 
-#![allow(clippy::expect_used, reason = "a test's helpers fail by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helpers fail by panicking"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bottle_tests::{Call, Home};
+use bottle_tests::{Call, Home, need_engine};
 use serde_json::{Value, json};
 
 /// Reads `[[schema, document, should it be valid], …]` and prints what is not as it should be.
@@ -128,17 +132,36 @@ fn printed(cases: &mut Vec<Case>) {
     );
 }
 
-#[test]
-fn every_document_is_what_its_schema_says() {
-    let there = Call::new("python3").args(["-c", "import jsonschema"]).run();
-    if there.code() != 0 {
-        bottle_tests::engine::note_skipped("schemas", "python3 has no jsonschema");
-        return;
+/// The goldens that are documents themselves, and the descriptions of the built-in providers.
+fn files(cases: &mut Vec<Case>) {
+    let providers = golden().join("../../bottle-plan/providers");
+    let folders = [
+        (golden().join("plan"), "plan.json", "plan"),
+        (golden().join("render"), "plan.json", "plan"),
+        (providers, "provider.yaml", "provider"),
+    ];
+    for (folder, file, schema) in folders {
+        for case in fs::read_dir(folder).expect("lists").flatten() {
+            let path = case.path().join(file);
+            // YAML, of which JSON is a part.
+            let document = manifest(&path);
+            let mut wrong = document.clone();
+            wrong["nosuch"] = json!({});
+            for (document, valid) in [(document, true), (wrong, false)] {
+                let name = path.display().to_string();
+                cases.push(Case {
+                    name,
+                    schema,
+                    document,
+                    valid,
+                });
+            }
+        }
     }
-    let mut cases = Vec::new();
-    manifests(&mut cases);
-    printed(&mut cases);
-    assert!(cases.len() > 12, "{}", cases.len());
+}
+
+/// Asks the judge, and fails with what he says.
+fn judge(cases: &[Case]) {
     let input: Vec<Value> = cases
         .iter()
         .map(|case| json!([case.name, schema(case.schema), case.document, case.valid]))
@@ -149,4 +172,137 @@ fn every_document_is_what_its_schema_says() {
         .run()
         .ok();
     assert!(said.is_empty(), "{said}");
+}
+
+fn there_is_a_judge() -> bool {
+    let there = Call::new("python3").args(["-c", "import jsonschema"]).run();
+    if there.code() != 0 {
+        bottle_tests::engine::note_skipped("schemas", "python3 has no jsonschema");
+    }
+    there.code() == 0
+}
+
+#[test]
+fn every_document_is_what_its_schema_says() {
+    if !there_is_a_judge() {
+        return;
+    }
+    let mut cases = Vec::new();
+    manifests(&mut cases);
+    printed(&mut cases);
+    files(&mut cases);
+    assert!(cases.len() > 30, "{}", cases.len());
+    judge(&cases);
+}
+
+/// A bottle that ran, was asked for something, and was frozen: all that it left and all that was said of it.
+#[test]
+fn what_a_bottle_leaves_is_what_its_schemas_say() {
+    if !need_engine("what_a_bottle_leaves_is_what_its_schemas_say") || !there_is_a_judge() {
+        return;
+    }
+    let home = Home::new();
+    home.bottle(
+        "asks",
+        "agent_provider: {template: shell}\nsupervise: true\n",
+    );
+    let slug = home.slug("asks");
+    let compose = home.render(&home.plan("asks", &slug));
+    let handle = home
+        .tool("bottle-run")
+        .args(["up"])
+        .stdin(compose)
+        .run()
+        .json();
+    for host in ["yes.example.com", "no.example.com"] {
+        let asked = format!(
+            "{{\"url\": \"https://{host}/\", \"methods\": [\"GET\"], \"reason\": \"why\", \"wait\": 0}}"
+        );
+        let curl = [
+            "curl",
+            "-sS",
+            "supervise:9100/requests/egress",
+            "-d",
+            &asked,
+        ];
+        let _ = home
+            .tool("bottle-run")
+            .args(["exec", &slug, "--"])
+            .args(curl)
+            .run()
+            .ok();
+    }
+    let waiting = home
+        .tool("bottle-run")
+        .args(["--json", "requests"])
+        .run()
+        .json();
+    for entry in waiting["requests"].as_array().expect("a list") {
+        let id = entry["request"]["id"].as_str().expect("an id");
+        let yes = entry.to_string().contains("yes.example.com");
+        let decision = if yes {
+            vec!["approve", id]
+        } else {
+            vec!["deny", id, "--why", "no"]
+        };
+        let _ = home.tool("bottle-run").args(decision).run().ok();
+    }
+    let snapshot = home
+        .tool("bottle-snapshot")
+        .args(["commit", &slug])
+        .run()
+        .json();
+    let replayed = home
+        .tool("bottle-plan")
+        .args(["--json", "replay", &slug, "--policy", "-"])
+        .stdin(home.plan("asks", &slug))
+        .run();
+    let replay = serde_json::from_str(&replayed.stdout).expect("JSON");
+
+    let state = home.state(&slug);
+    let mut cases = Vec::new();
+    let mut add = |name: String, schema, document: Value| {
+        let mut wrong = document.clone();
+        wrong["nosuch"] = json!(1);
+        cases.push(Case {
+            name: format!("{name}, with a key of its own"),
+            schema,
+            document: wrong,
+            valid: false,
+        });
+        cases.push(Case {
+            name,
+            schema,
+            document,
+            valid: true,
+        });
+    };
+    add("the handle".to_owned(), "handle", handle);
+    add("the snapshot".to_owned(), "snapshot", snapshot);
+    add("a replay".to_owned(), "replay", replay);
+    for (folder, schema) in [
+        ("supervise/config", "supervise"),
+        ("supervise/requests", "request"),
+        ("supervise/answers", "answer"),
+        ("grants", "grant"),
+    ] {
+        let files: Vec<PathBuf> = fs::read_dir(state.join(folder))
+            .unwrap_or_else(|error| panic!("{folder}: {error}"))
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|end| end == "json"))
+            .collect();
+        assert!(!files.is_empty(), "nothing in {folder}");
+        for file in files {
+            let text = fs::read(&file).expect("a file");
+            let document = serde_json::from_slice(&text).expect("JSON");
+            add(file.display().to_string(), schema, document);
+        }
+    }
+    let audit = fs::read_to_string(state.join("audit/audit.jsonl")).expect("an audit");
+    for (index, line) in audit.lines().enumerate() {
+        let record = serde_json::from_str(line).expect("JSON");
+        add(format!("line {} of the audit", index + 1), "audit", record);
+    }
+    judge(&cases);
 }

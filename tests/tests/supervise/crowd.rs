@@ -172,7 +172,7 @@ fn answer_all(
         let middle = number * ids.len() / OPERATORS.len();
         ids.rotate_left(middle);
         for id in ids {
-            let args: &[&str] = if tried % 2 == 0 {
+            let args: &[&str] = if tried.is_multiple_of(2) {
                 &["approve", &id, "--for", "1h", "--by", name]
             } else {
                 &["deny", &id, "--by", name]

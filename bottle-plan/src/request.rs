@@ -4,14 +4,15 @@
 //! sidecar writes requests and can write nothing else; answers and grants are written on the host alone. A request
 //! is approved by the file of its grant and closed by the file of its answer; there is never more than one of them.
 
+mod check;
+
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
-use crate::host::Host;
-use crate::policy::{Match, PathKind, PathMatch, Route, Scheme};
+use crate::policy::{Match, PathMatch, Route, Scheme};
 
 /// The schema tag of [`Request`].
 pub const REQUEST_SCHEMA: &str = "bottle.request/v1";
@@ -271,25 +272,6 @@ pub fn is_id(id: &str, kind: char) -> bool {
 }
 
 impl Request {
-    /// Whether it can be what a sidecar of ours wrote. Both sides ask: the sidecar before it writes, the host before
-    /// it believes.
-    ///
-    /// # Errors
-    /// What is wrong, for the agent and for people.
-    pub fn check(&self) -> Result<(), String> {
-        if self.schema != REQUEST_SCHEMA {
-            return Err(format!("`schema` is not {REQUEST_SCHEMA}"));
-        }
-        if !is_id(&self.id, 'r') {
-            return Err("`id` is no request's".into());
-        }
-        if time_of(&self.created_at).is_none() || time_of(&self.deadline).is_none() {
-            return Err("its times are none".into());
-        }
-        bounded("reason", &self.reason, MAX_REASON)?;
-        self.ask.check()
-    }
-
     /// Whether it is too late to answer.
     #[must_use]
     pub fn is_late(&self, now: OffsetDateTime) -> bool {
@@ -380,120 +362,9 @@ impl Ask {
             limits: None,
         })
     }
-
-    fn check(&self) -> Result<(), String> {
-        match self {
-            Self::Egress {
-                host,
-                port,
-                methods,
-                paths,
-                denial,
-                ..
-            } => {
-                let normal = Host::parse(host).map_err(|error| error.to_string())?;
-                if normal.as_str() != host {
-                    return Err(format!("write the host as `{normal}`"));
-                }
-                if *port == 0 {
-                    return Err("`port` is 0".into());
-                }
-                if let Some(other) = methods.iter().find(|m| !METHODS.contains(&m.as_str())) {
-                    let known = METHODS.join(", ");
-                    return Err(format!("`methods`: {other:?} is none of {known}"));
-                }
-                check_paths(paths)?;
-                optional_name("denial", denial.as_deref())
-            }
-            Self::Push {
-                repo,
-                reference,
-                object,
-            } => {
-                name("repo", repo)?;
-                name("ref", reference)?;
-                if !reference.starts_with("refs/") {
-                    return Err("`ref` is a full one, such as refs/heads/agent/fix".into());
-                }
-                optional_name("object", object.as_deref())
-            }
-            Self::Question { text, options } => {
-                if text.trim().is_empty() {
-                    return Err("`text` is empty".into());
-                }
-                bounded("text", text, MAX_QUESTION)?;
-                if options.len() > MAX_OPTIONS.0 {
-                    return Err(format!("more than {} `options`", MAX_OPTIONS.0));
-                }
-                options
-                    .iter()
-                    .try_for_each(|option| bounded("options", option, MAX_OPTIONS.1))
-            }
-        }
-    }
-}
-
-fn check_paths(paths: &[PathMatch]) -> Result<(), String> {
-    if paths.len() > MAX_PATHS.0 {
-        return Err(format!("more than {} `paths`", MAX_PATHS.0));
-    }
-    for path in paths {
-        if path.kind == PathKind::Regex {
-            return Err("a `regex` cannot be asked for; `exact` or `prefix` can".into());
-        }
-        let plain = path.value.bytes().all(|b| (b'!'..=b'~').contains(&b));
-        if path.value.len() > MAX_PATHS.1 || !path.value.starts_with('/') || !plain {
-            return Err(format!(
-                "a path begins with `/`, holds no blank and no more than {} printable characters",
-                MAX_PATHS.1
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn bounded(what: &str, text: &str, most: usize) -> Result<(), String> {
-    if text.chars().count() > most {
-        return Err(format!("`{what}` has more than {most} characters"));
-    }
-    Ok(())
-}
-
-/// Printable, without blanks, and not long: what can be the name of something.
-fn name(what: &str, text: &str) -> Result<(), String> {
-    let plain = text.bytes().all(|b| (b'!'..=b'~').contains(&b));
-    if text.is_empty() || text.len() > MAX_NAME || !plain {
-        return Err(format!("`{what}` is not a name of printable characters"));
-    }
-    Ok(())
-}
-
-fn optional_name(what: &str, text: Option<&str>) -> Result<(), String> {
-    text.map_or(Ok(()), |text| name(what, text))
 }
 
 impl Grant {
-    /// Whether it could be the file that was found under the name `id`.
-    ///
-    /// # Errors
-    /// What is wrong.
-    pub fn check(&self) -> Result<(), String> {
-        if self.schema != GRANT_SCHEMA {
-            return Err(format!("`schema` is not {GRANT_SCHEMA}"));
-        }
-        if !is_id(&self.id, 'g') || !is_id(&self.request, 'r') {
-            return Err("its ids are none".into());
-        }
-        if self
-            .ends_at
-            .as_deref()
-            .is_some_and(|at| time_of(at).is_none())
-        {
-            return Err("`ends_at` is no time".into());
-        }
-        Ok(())
-    }
-
     /// Whether its time is over, or has not come. How often it was used is egress's to know.
     #[must_use]
     pub fn is_over(&self, now: OffsetDateTime) -> bool {
@@ -513,121 +384,4 @@ impl Grant {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn request(ask: Ask) -> Request {
-        Request {
-            schema: REQUEST_SCHEMA.into(),
-            id: "r-abcdefg7".into(),
-            bottle: "demo-1".into(),
-            plan_digest: "sha256:0".into(),
-            created_at: "2026-11-23T16:00:00Z".into(),
-            deadline: "2026-11-23T16:10:00Z".into(),
-            ask,
-            reason: String::new(),
-        }
-    }
-
-    fn egress(host: &str, methods: &[&str], path: &str) -> Ask {
-        Ask::Egress {
-            scheme: Scheme::Https,
-            host: host.into(),
-            port: 443,
-            methods: methods.iter().map(|&m| m.to_owned()).collect(),
-            paths: vec![PathMatch {
-                kind: PathKind::Exact,
-                value: path.into(),
-            }],
-            git_fetch: false,
-            denial: None,
-        }
-    }
-
-    #[test]
-    fn what_widens_too_much_cannot_be_asked_for() {
-        assert_eq!(
-            request(egress("api.example.com", &["POST"], "/v1")).check(),
-            Ok(())
-        );
-        for host in [
-            "*.example.com",
-            "10.0.0.1",
-            "[::1]",
-            "API.example.com",
-            "a b",
-            "",
-        ] {
-            assert!(request(egress(host, &[], "/")).check().is_err(), "{host}");
-        }
-        for method in ["TRACE", "CONNECT", "get", "\u{1b}[2J"] {
-            assert!(
-                request(egress("a.example.com", &[method], "/"))
-                    .check()
-                    .is_err()
-            );
-        }
-        for path in [
-            "x",
-            "/a b",
-            "/\u{202e}",
-            "/\n",
-            &format!("/{}", "a".repeat(600)),
-        ] {
-            assert!(request(egress("a.example.com", &[], path)).check().is_err());
-        }
-        let mut long = request(egress("a.example.com", &[], "/"));
-        long.reason = "x".repeat(MAX_REASON + 1);
-        assert!(long.check().is_err());
-    }
-
-    #[test]
-    fn ids_are_never_paths() {
-        assert!(is_id("r-abcdefg7", 'r'));
-        for bad in [
-            "r-../../x",
-            "r-abc",
-            "g-abcdefg7",
-            "r-ABCDEFGH",
-            "r-abcdefg7\n",
-            "",
-        ] {
-            assert!(!is_id(bad, 'r'), "{bad:?}");
-        }
-        assert_eq!(grant_id("r-abcdefg7"), "g-abcdefg7");
-    }
-
-    #[test]
-    fn without_an_answer_only_reading_is_left() {
-        let grant = |methods: &[&str]| {
-            request(egress("a.example.com", methods, "/x")).readonly_grant(b"{}")
-        };
-        let methods = |grant: Option<Grant>| match grant.expect("a grant").scope {
-            Scope::Egress { route } => route.matches[0].methods.clone(),
-            Scope::Push { .. } => Vec::new(),
-        };
-        assert_eq!(methods(grant(&[])), ["GET", "HEAD"]);
-        assert_eq!(methods(grant(&["GET", "POST"])), ["GET"]);
-        assert_eq!(grant(&["POST"]), None);
-        assert_eq!(
-            grant(&[]).and_then(|g| g.ends_at).as_deref(),
-            Some("2026-11-23T16:20:00Z")
-        );
-    }
-
-    #[test]
-    fn a_grant_is_over_by_the_clock_on_the_wall() {
-        let mut grant = request(egress("a.example.com", &[], "/x"))
-            .readonly_grant(b"{}")
-            .expect("a grant");
-        let at = |text| time_of(text).expect("a time");
-        assert!(!grant.is_over(at("2026-11-23T16:19:59Z")));
-        assert!(grant.is_over(at("2026-11-23T16:20:00Z")));
-        // The clock was set back: a little is what clocks do.
-        let begun = time_of(&grant.created_at).expect("a time");
-        assert!(!grant.is_over(begun - Duration::seconds(2)));
-        assert!(grant.is_over(begun - Duration::hours(1)));
-        grant.ends_at = Some("soon".into());
-        assert!(grant.is_over(at("2026-11-23T16:00:00Z")));
-    }
-}
+mod tests;

@@ -15,10 +15,7 @@ memory_limit=1g
 
 bench_egress() {
     image=$(bench_image)
-    begin_run
-    trap remove_all EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
+    begin_run remove_all
 
     bulk=$((512 << 20))
     [ -z "$quick" ] || bulk=$((128 << 20))

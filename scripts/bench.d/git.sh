@@ -4,10 +4,7 @@
 bench_git() {
     need ssh-keygen
     image=$(bench_image image-git)
-    begin_run
-    trap remove_git EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
+    begin_run remove_git
 
     # The design page's repository; BYTES a commit become a little more than half of it in the pack.
     local commits=20000 bytes=15000 pushed=100

@@ -31,12 +31,17 @@ bench_image() {
     echo "$tag"
 }
 
-# A folder for a run, and the name of its bottle; by both of them `clean_up` knows what is ours.
+# REMOVE: a folder for a run, and the name of its bottle; by both of them `clean_up` knows what is ours. REMOVE is called at
+# its end, however that comes.
 begin_run() {
     work=$(mktemp -d "${TMPDIR:-/tmp}/bottle-bench.XXXXXX")
     run=bench-$$
     export BOTTLE_HOME=$work/home PATH=$bench_bin:$PATH
     unset BOTTLE_SUBNETS BOTTLE_DOCKER BOTTLE_SIDECAR
+    # shellcheck disable=SC2064  # what to call is known now
+    trap "$1" EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
     mkdir -p "$BOTTLE_HOME/bottles" "$bench_out"
 }
 

@@ -13,10 +13,7 @@ egress:
 
 bench_many() {
     local count=${count:-100}
-    begin_run
-    trap 'many_remove; rm -rf "$work"' EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
+    begin_run many_remove
     mkdir -p "$work/log"
     printf '%s' "$many_manifest" > "$BOTTLE_HOME/bottles/many.yaml"
     # The image is made once, and not by eight at the same time.
@@ -104,4 +101,5 @@ many_memory() { awk '/^MemTotal/ { all = $2 } /^MemAvailable/ { printf "%.0f\n",
 many_remove() {
     docker ps --all --quiet --filter "name=^/?bottle-$run-" | xargs --no-run-if-empty docker rm --force --volumes > /dev/null
     docker network ls --quiet --filter "name=^bottle-$run-" | xargs --no-run-if-empty docker network rm > /dev/null
+    rm -rf "$work"
 }

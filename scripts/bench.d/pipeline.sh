@@ -2,10 +2,7 @@
 # The filters as processes beside docker's own command line; a bottle up and down beside `docker compose` with its file.
 
 bench_pipeline() {
-    begin_run
-    trap remove_bottles EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
+    begin_run remove_bottles
     cat > "$BOTTLE_HOME/bottles/bench.yaml" << 'YAML'
 image: debian:trixie-slim
 egress:

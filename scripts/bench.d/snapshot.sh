@@ -5,10 +5,7 @@
 snapshot_sizes=(10 1024)
 
 bench_snapshot() {
-    begin_run
-    trap snapshot_remove EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
+    begin_run snapshot_remove
     cat > "$BOTTLE_HOME/bottles/bench.yaml" << 'YAML'
 image: debian:trixie-slim
 egress:

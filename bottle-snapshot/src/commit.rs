@@ -13,7 +13,6 @@ use bottle_plan::state;
 use bottle_run::bottle::Home;
 use bottle_run::engine::{Engine, at_once};
 use bottle_run::interrupt;
-use bottle_run::lock::BottleLock;
 
 use crate::engine::{self, Container, Image};
 use crate::fingerprint::Fingerprints;
@@ -51,9 +50,7 @@ pub fn commit(engine: &Engine, request: &Request<'_>, say: &dyn Fn(&str)) -> Res
     let slug = request.slug;
     let folder = request.home.state.folder(slug)?;
     let plan = request.home.plan(slug)?;
-    let _lock = BottleLock::wait(&folder, slug, || {
-        say("waiting for another command to finish");
-    })?;
+    let _lock = recover::wait_for_lock(&folder, slug, say)?;
     if Journal::read(&folder)?.is_some() {
         engine::check_can_commit(engine)?;
         recover::recover(engine, request.home, slug, say)?;

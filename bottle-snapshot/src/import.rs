@@ -25,7 +25,7 @@ use crate::commit::documents;
 use crate::engine;
 use crate::export::{PLAN_ENTRY, SNAPSHOT_ENTRY, append, append_from, blob, docker_manifest};
 use crate::image;
-use crate::journal::{JOURNAL_SCHEMA, Journal};
+use crate::journal::Journal;
 use crate::recover::{self, mark_preserved};
 use crate::scan::BUFFER;
 
@@ -104,13 +104,8 @@ pub(crate) fn take_in(
     planner::reserve_for_import(&request.home.state, &slug, &snapshot.agent)?;
     let folder = request.home.state.folder(&slug)?;
     let journal = Journal {
-        schema: JOURNAL_SCHEMA.to_owned(),
-        id: snapshot.id.clone(),
-        number: snapshot.number,
-        container: String::new(),
-        pauses: false,
         imported: Some(snapshot.image.clone()),
-        names,
+        ..Journal::of(&snapshot, names)
     };
     // First of all, so that whoever finds the folder knows what it is for.
     journal.write(&folder)?;

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bottle_plan::failure::{PathContext as _, Result};
+use bottle_plan::snapshot::Snapshot;
 use bottle_plan::state;
 use bottle_run::engine::Engine;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,20 @@ pub struct Journal {
 }
 
 impl Journal {
+    /// What is done with a snapshot that there is already, and with no container; `names` are given for a while.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot, names: Vec<String>) -> Self {
+        Self {
+            schema: JOURNAL_SCHEMA.to_owned(),
+            id: snapshot.id.clone(),
+            number: snapshot.number,
+            container: String::new(),
+            pauses: false,
+            imported: None,
+            names,
+        }
+    }
+
     /// What was begun in `folder`, if anything.
     ///
     /// # Errors

@@ -1,11 +1,12 @@
 //! After a kill: what was begun is finished if it is recorded, and undone if it is not.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bottle_plan::failure::Result;
-use bottle_plan::snapshot::Snapshots;
+use bottle_plan::resume::no_snapshot;
+use bottle_plan::snapshot::{Snapshots, Wanted};
 use bottle_run::bottle::Home;
 use bottle_run::engine::Engine;
 use bottle_run::lock::BottleLock;
@@ -34,7 +35,37 @@ pub fn recover(engine: &Engine, home: &Home, slug: &str, say: &dyn Fn(&str)) -> 
     sweep(engine, home, slug)
 }
 
-/// The same for every bottle of the home.
+/// The folder of the bottle whose snapshot is `wanted`, its lock, and nothing left of an earlier command.
+///
+/// # Errors
+/// Not found, when there is no such bottle; else as [`recover`].
+pub fn ready(
+    engine: &Engine,
+    home: &Home,
+    wanted: &Wanted,
+    say: &dyn Fn(&str),
+) -> Result<(PathBuf, BottleLock)> {
+    let slug = wanted.slug.as_str();
+    let folder = home.state.folder(slug)?;
+    if !folder.is_dir() {
+        return Err(no_snapshot(&Snapshots::default(), wanted));
+    }
+    let lock = wait_for_lock(&folder, slug, say)?;
+    recover(engine, home, slug, say)?;
+    Ok((folder, lock))
+}
+
+/// The lock of a bottle, which another command may have for a while.
+///
+/// # Errors
+/// When there is none to be had.
+pub fn wait_for_lock(folder: &Path, slug: &str, say: &dyn Fn(&str)) -> Result<BottleLock> {
+    BottleLock::wait(folder, slug, || {
+        say("waiting for another command to finish");
+    })
+}
+
+/// [`recover`] for every bottle of the home.
 ///
 /// # Errors
 /// The first failure, after all bottles were tried.
@@ -42,10 +73,8 @@ pub fn all(engine: &Engine, home: &Home, say: &dyn Fn(&str)) -> Result<()> {
     let mut first = Ok(());
     for bottle in home.state.bottles() {
         let folder = home.state.folder(&bottle.slug)?;
-        let recovered = BottleLock::wait(&folder, &bottle.slug, || {
-            say("waiting for another command to finish");
-        })
-        .and_then(|_lock| recover(engine, home, &bottle.slug, say));
+        let recovered = wait_for_lock(&folder, &bottle.slug, say)
+            .and_then(|_lock| recover(engine, home, &bottle.slug, say));
         first = first.and(recovered);
     }
     first.and(documents(engine))

@@ -10,20 +10,18 @@ use std::str::FromStr;
 
 use bottle_plan::failure::{Failure, Result};
 use bottle_plan::plan::Plan;
-use bottle_plan::resume::no_snapshot;
-use bottle_plan::snapshot::{Snapshot, Snapshots, Wanted};
+use bottle_plan::snapshot::{Snapshot, Wanted};
 use bottle_plan::state;
 use bottle_run::bottle::Home;
 use bottle_run::engine::{Engine, Output, failure_of};
 use bottle_run::interrupt;
-use bottle_run::lock::BottleLock;
 use flate2::bufread::MultiGzDecoder;
 
 use crate::engine;
 use crate::export::{self, PLAN_ENTRY, SNAPSHOT_ENTRY, append};
 use crate::image;
 use crate::import::{self, Documents, Request};
-use crate::journal::{JOURNAL_SCHEMA, Journal};
+use crate::journal::Journal;
 use crate::recover;
 use crate::scan::BUFFER;
 use crate::show;
@@ -104,14 +102,7 @@ pub fn push(
 ) -> Result<Snapshot> {
     engine::check_can_commit(engine)?;
     let slug = wanted.slug.as_str();
-    let folder = home.state.folder(slug)?;
-    if !folder.is_dir() {
-        return Err(no_snapshot(&Snapshots::default(), wanted));
-    }
-    let _lock = BottleLock::wait(&folder, slug, || {
-        say("waiting for another command to finish");
-    })?;
-    recover::recover(engine, home, slug, say)?;
+    let (folder, _lock) = recover::ready(engine, home, wanted, say)?;
     let snapshot = show::find(home, wanted)?;
     let plan = export::plan_of(engine, home, &snapshot)?;
     if !force {
@@ -123,15 +114,7 @@ pub fn push(
             names.push(name);
         }
     }
-    let journal = Journal {
-        schema: JOURNAL_SCHEMA.to_owned(),
-        id: snapshot.id.clone(),
-        number: snapshot.number,
-        container: String::new(),
-        pauses: false,
-        imported: None,
-        names,
-    };
+    let journal = Journal::of(&snapshot, names);
     interrupt::check()?;
     journal.write(&folder)?;
     say(&format!("pushing {slug}@{} to {place}", snapshot.number));

@@ -5,7 +5,6 @@ use bottle_plan::resume::no_snapshot;
 use bottle_plan::snapshot::{Snapshot, Snapshots, Wanted};
 use bottle_run::bottle::Home;
 use bottle_run::engine::Engine;
-use bottle_run::lock::BottleLock;
 
 use crate::engine;
 use crate::image;
@@ -25,14 +24,7 @@ pub fn remove(
     say: &dyn Fn(&str),
 ) -> Result<Vec<Snapshot>> {
     let slug = wanted.slug.as_str();
-    let folder = home.state.folder(slug)?;
-    if !folder.is_dir() {
-        return Err(no_snapshot(&Snapshots::default(), wanted));
-    }
-    let _lock = BottleLock::wait(&folder, slug, || {
-        say("waiting for another command to finish");
-    })?;
-    recover::recover(engine, home, slug, say)?;
+    let (folder, _lock) = recover::ready(engine, home, wanted, say)?;
     let mut snapshots = Snapshots::read(&home.state, slug)?;
     let chosen: Vec<Snapshot> = match which {
         Which::One => {

@@ -217,5 +217,15 @@ pub fn review_file(repo: &str, reference: &str, object: &str) -> String {
 /// The most such a file holds.
 pub const MAX_REVIEW: u64 = 256 << 10;
 
+/// A difference that nothing in a repository decides the looks of, so that nothing is hidden from who reads it.
+pub const PLAIN_DIFF: [&str; 6] = [
+    "diff",
+    "--no-ext-diff",
+    "--no-textconv",
+    "--no-color",
+    "--no-renames",
+    "--submodule=short",
+];
+
 /// The signing key of the gate in its `config`, and its public half in the folder above.
 pub const SIGNING_KEY: &str = "signing-key";

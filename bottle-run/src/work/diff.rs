@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 
 use bottle_plan::failure::{Failure, Result, printable};
+use bottle_plan::git::PLAIN_DIFF;
 use bottle_plan::plan::Plan;
 use serde::Serialize;
 
@@ -168,19 +169,12 @@ fn get(
 }
 
 fn compare(incoming: &Incoming, tip: &str, kind: &str) -> Vec<String> {
-    let args = [
-        "diff",
-        "--no-ext-diff",
-        "--no-textconv",
-        "--no-color",
-        "--no-renames",
-        "--submodule=short",
-        kind,
-        incoming.base_or_nothing(),
-        tip,
-        "--",
-    ];
-    args.map(str::to_owned).to_vec()
+    let of = [kind, incoming.base_or_nothing(), tip, "--"];
+    PLAIN_DIFF
+        .into_iter()
+        .chain(of)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn pathspecs(paths: &[String]) -> impl Iterator<Item = String> {

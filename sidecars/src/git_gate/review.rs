@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
-use bottle_plan::git::MAX_REVIEW;
+use bottle_plan::git::{MAX_REVIEW, PLAIN_DIFF};
 
 use super::git::{finish, finish_within};
 use super::objects::Quarantine;
@@ -61,18 +61,7 @@ pub(super) fn write(
     text.extend(part(quarantine, &log, MAX_REVIEW / 4)?);
     for kind in ["--stat=100", "--patch"] {
         text.push(b'\n');
-        let args = [
-            "diff",
-            "--no-ext-diff",
-            "--no-textconv",
-            "--no-color",
-            "--no-renames",
-            "--submodule=short",
-            kind,
-            &base,
-            &tip,
-            "--",
-        ];
+        let args = [&PLAIN_DIFF[..], &[kind, &base, &tip, "--"]].concat();
         text.extend(part(quarantine, &args, MAX_REVIEW)?);
     }
     if text.len() as u64 > MAX_REVIEW {

@@ -100,7 +100,7 @@ pub fn run(args: &[String]) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(Failure(code, message)) => {
-            eprintln!("bottle-sidecar: {message}");
+            eprintln!("{NAME}: {message}");
             ExitCode::from(code)
         }
     }

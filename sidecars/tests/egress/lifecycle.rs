@@ -154,7 +154,13 @@ fn check_and_why() {
     fs::write(&path, r#"{"schema":"bottle.policy/v2"}"#).unwrap();
     let output = sidecar(&["check", file]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).starts_with("bottle-sidecar: "));
+    // With the services it is the other of the two programs, whatever its file is called.
+    let name = if cfg!(feature = "services") {
+        "bottle-services: "
+    } else {
+        "bottle-sidecar: "
+    };
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with(name));
 }
 
 /// The program itself: starts, is healthy, refuses, reloads, ends with 0.

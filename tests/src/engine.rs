@@ -85,6 +85,19 @@ where
     docker(args).ok().lines().map(str::to_owned).collect()
 }
 
+/// What `docker inspect` says of a container in this format.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn inspected(container: &str, format: &str) -> String {
+    let format = format!("--format={format}");
+    docker(["inspect", &format, container])
+        .ok()
+        .trim()
+        .to_owned()
+}
+
 /// Everything the engine has with a label, as `kind name`. Empty is what tests hope for.
 ///
 /// # Panics

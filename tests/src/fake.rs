@@ -83,6 +83,16 @@ impl FakeDocker {
         Self { folder }
     }
 
+    /// The real engine behind a script.
+    #[must_use]
+    pub fn behind(rules: Vec<Rule>) -> Self {
+        Self::new(&Script {
+            rules,
+            real: Some("docker".to_owned()),
+            ..Script::default()
+        })
+    }
+
     /// What `$BOTTLE_DOCKER` is to be.
     #[must_use]
     pub fn program(&self) -> PathBuf {

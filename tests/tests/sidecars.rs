@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use bottle_tests::engine::{docker, need_engine, wait_within};
+use bottle_tests::engine::{docker, inspected, need_engine, wait_within};
 use bottle_tests::{Bottle, Home};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -16,14 +16,6 @@ fn home() -> Home {
         "image: debian:trixie-slim\negress: {routes: [{host: api.example.com}]}\n",
     );
     home
-}
-
-fn inspected(container: &str, format: &str) -> String {
-    let format = format!("--format={format}");
-    docker(["inspect", &format, container])
-        .ok()
-        .trim()
-        .to_owned()
 }
 
 /// Ends the sidecar as a crash, or a kernel that is out of memory, would: the engine did not ask for it.

@@ -235,6 +235,7 @@ fn explained(call: &str, output: &Output) -> Failure {
         failure.hint("docker login REGISTRY")
     } else {
         failure
+            .hint("see whether the registry answers the engine, and nothing else has its address")
     }
 }
 

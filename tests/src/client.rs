@@ -1,7 +1,8 @@
 //! The HTTP client that suites run in an agent: it sends what it is told, byte for byte, and says what came back.
 //!
-//! `fetch [--direct] [--body TEXT] METHOD URL [NAME:VALUE]…`. Without `--direct` it asks the proxy of the environment, as
-//! programs do that know about proxies; with it, it goes to the address of the name.
+//! `fetch [--direct] [--stream] [--body TEXT] METHOD URL [NAME:VALUE]…`. Without `--direct` it asks the proxy of the
+//! environment, as programs do that know about proxies; with it, it goes to the address of the name. With `--stream` it also
+//! prints the answer's body as it comes.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -18,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug, Default)]
 struct Wanted {
     direct: bool,
+    stream: bool,
     body: String,
     method: String,
     tls: bool,
@@ -34,7 +36,9 @@ struct Wanted {
 /// When there is no answer.
 pub fn fetch(args: &[String]) -> io::Result<Value> {
     let wanted = parse(args).ok_or_else(|| {
-        io::Error::other("usage: fetch [--direct] [--body TEXT] METHOD URL [NAME:VALUE]…")
+        io::Error::other(
+            "usage: fetch [--direct] [--stream] [--body TEXT] METHOD URL [NAME:VALUE]…",
+        )
     })?;
     let proxy = if wanted.direct { None } else { Some(proxy()?) };
     let address = proxy
@@ -59,7 +63,7 @@ pub fn fetch(args: &[String]) -> io::Result<Value> {
         )?;
         let (head, body) = read_head(&mut stream)?;
         if !head.starts_with("HTTP/1.1 200") {
-            return read_answer(stream, &head, body);
+            return read_answer(stream, &head, body, None);
         }
     }
     let name = ServerName::try_from(wanted.host.clone()).map_err(io::Error::other)?;
@@ -74,6 +78,7 @@ fn parse(args: &[String]) -> Option<Wanted> {
     let method = loop {
         match args.next()?.as_str() {
             "--direct" => wanted.direct = true,
+            "--stream" => wanted.stream = true,
             "--body" => args.next()?.clone_into(&mut wanted.body),
             method => break method,
         }
@@ -136,7 +141,9 @@ fn exchange(mut stream: impl Read + Write, wanted: &Wanted, target: &str) -> io:
     stream.write_all(request.as_bytes())?;
     stream.flush()?;
     let (head, body) = read_head(&mut stream)?;
-    read_answer(stream, &head, body)
+    let mut out = wanted.stream.then(io::stdout);
+    let out = out.as_mut().map(|out| out as &mut dyn Write);
+    read_answer(stream, &head, body, out)
 }
 
 /// The head, and what came after it in the same piece.
@@ -155,7 +162,17 @@ fn read_head(stream: &mut impl Read) -> io::Result<(String, Vec<u8>)> {
     }
 }
 
-fn read_answer(mut stream: impl Read, head: &str, mut body: Vec<u8>) -> io::Result<Value> {
+fn read_answer(
+    mut stream: impl Read,
+    head: &str,
+    mut body: Vec<u8>,
+    mut shown: Option<&mut dyn Write>,
+) -> io::Result<Value> {
+    let mut show = |bytes: &[u8]| match &mut shown {
+        Some(out) => out.write_all(bytes).and_then(|()| out.flush()),
+        None => Ok(()),
+    };
+    show(&body)?;
     let started = Instant::now();
     let mut first = (!body.is_empty()).then_some(Duration::ZERO);
     let headers: Vec<(&str, &str)> = head
@@ -177,6 +194,7 @@ fn read_answer(mut stream: impl Read, head: &str, mut body: Vec<u8>) -> io::Resu
             Ok(count) => {
                 first.get_or_insert_with(|| started.elapsed());
                 body.extend_from_slice(&piece[..count]);
+                show(&piece[..count])?;
             }
             // What was promised and did not come shows in `length`.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,

@@ -12,7 +12,7 @@ use bottle_tests::registry::Registry;
 use bottle_tests::second::SecondEngine;
 use bottle_tests::snapshot::{killing_at, purge, recorded, sh, snapshot, unnamed};
 use bottle_tests::{Call, Done, FakeDocker, Home, need_engine, tools};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const TOKEN: &str = "tok-moved-4b5c6d7e8f90a1b2c3d4e5f6";
 
@@ -110,12 +110,7 @@ fn what_is_pushed_here_is_pulled_there() {
     there.bottle("web", "image: debian:trixie-slim\n");
     let plan = resume().json();
     assert_eq!(plan["resume"]["images"][0]["image"], made["image"]);
-    assert_eq!(
-        plan["egress"]["routes"],
-        Value::Null,
-        "{:#}",
-        plan["egress"]
-    );
+    assert_eq!(plan["egress"]["routes"], json!([]));
     let second = snapshot(&there, &["pull", &place, "--slug", "renamed"]).json();
     assert_eq!(second["tag"], "bottle-snapshot-renamed:1");
     let proof = snapshot(&there, &["verify", "renamed", "--allow-missing"]).json();

@@ -28,12 +28,13 @@ const FREE: &str = "free.example.com";
 const OTHER: &str = "other.example.net";
 
 /// All of them are one container; the routes tell them apart.
-const HOSTS: [&str; 15] = [
+const HOSTS: [&str; 16] = [
     API,
     FREE,
     OTHER,
     "plain.example.com",
     "reflect.example.com",
+    "reflect-h2.example.com",
     "suspend.example.com",
     "gone.example.com",
     "inside.example.com",
@@ -85,6 +86,7 @@ egress:
     );
     for host in [
         "reflect.example.com",
+        "reflect-h2.example.com",
         "suspend.example.com",
         "mint.example.com",
     ] {

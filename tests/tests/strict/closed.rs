@@ -3,6 +3,7 @@
 use std::fs;
 
 use bottle_tests::engine::{docker, wait_for};
+use serde_json::Value;
 
 use crate::fixture::{ALLOWED, Fixture, egress_network, inspected};
 

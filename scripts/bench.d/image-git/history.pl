@@ -9,7 +9,8 @@ my ($commits, $bytes, $seed, $ref, $parent) = @ARGV;
 srand $seed;
 my @words = map { my $length = 3 + int rand 8; join '', map { chr 97 + int rand 26 } 1 .. $length } 1 .. 4000;
 open my $random, '<:raw', '/dev/urandom' or die "urandom: $!";
-my $time = 1_700_000_000 + $seed % 1000;
+# What goes on from a parent is later than it, as history is; else every walk of git's has to go back by days.
+my $time = (defined $parent ? 1_750_000_000 : 1_700_000_000) + $seed % 1000;
 for my $number (1 .. $commits) {
     my $text = '';
     while (length $text < $bytes) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::repo::Repo;
-use super::{git, mirror};
+use super::{git, index, mirror};
 
 /// The longest a fetch may take: the first one of a large repository over a slow line.
 const LIMIT: Duration = Duration::from_secs(60 * 60);
@@ -57,7 +57,7 @@ fn join_or_start(repo: &Arc<Repo>) -> watch::Receiver<Option<Outcome>> {
     let repo = repo.clone();
     // A task of its own: it goes on when the one who asked first has gone away.
     tokio::spawn(async move {
-        let _alone = repo.refs.clone().lock_owned().await;
+        let alone = repo.refs.clone().lock_owned().await;
         let work = tokio::task::spawn_blocking({
             let repo = repo.clone();
             move || fetch(&repo)
@@ -66,7 +66,13 @@ fn join_or_start(repo: &Arc<Repo>) -> watch::Receiver<Option<Outcome>> {
             Ok(outcome) => outcome,
             Err(_) => Err("the fetch ended before it was done".into()),
         };
+        let is_filled = outcome.is_ok();
         land.send_replace(Some(outcome));
+        drop(alone);
+        if is_filled {
+            // Nobody waits for it.
+            tokio::task::spawn_blocking(move || index::refresh(&repo));
+        }
     });
     flight
 }
@@ -84,6 +90,9 @@ fn fetch_all(repo: &Repo) -> io::Result<()> {
     }
     let mut command = repo.upstream_git();
     command.args([
+        // A bitmap wants all objects in packs, a few as well.
+        "-c",
+        "fetch.unpackLimit=1",
         "fetch",
         "--quiet",
         "--prune",

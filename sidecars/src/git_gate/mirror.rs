@@ -85,6 +85,7 @@ pub(super) fn clear(repo: &Repo) -> io::Result<()> {
     })?;
     let is_lock = |name: &str| name.ends_with(".lock");
     clear_folder(&repo.path, &is_lock)?;
+    clear_folder(&repo.path.join("objects/info"), &is_lock)?;
     clear_locks(&repo.path.join("refs"), 0)?;
     configure(repo)
 }

@@ -14,6 +14,7 @@ mod forward;
 mod git;
 mod glob;
 mod hook;
+mod index;
 mod leaks;
 mod mirror;
 mod objects;

@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use super::fetch::Flights;
+use super::index::Indexing;
 use super::{credential, git};
 
 /// How long connecting may take, and how long a silent connection is waited for.
@@ -29,6 +30,8 @@ pub(super) struct Repo {
     pub(super) refs: Arc<Mutex<()>>,
     /// Fetches under way.
     pub(super) flights: Flights,
+    /// Whether its index is being written.
+    pub(super) indexing: Indexing,
 }
 
 impl Repo {
@@ -56,6 +59,7 @@ impl Repo {
             token,
             refs: Arc::default(),
             flights: Flights::default(),
+            indexing: Indexing::default(),
             rules,
         })
     }

@@ -1,6 +1,9 @@
 //! What an agent does all day, and that it works.
 
+use std::fs;
 use std::thread;
+
+use bottle_tests::engine::wait_for;
 
 use crate::fixture::{Fixture, HOST};
 
@@ -30,6 +33,31 @@ pub(crate) fn clone_fetch_and_push(f: &Fixture) {
     assert!(trace.contains("version 2"), "{trace}");
     let author = f.agent("git -C ~/flow log -1 --format=%ae").ok();
     assert_eq!(author.trim(), "agent@example.com");
+}
+
+pub(crate) fn a_mirror_is_indexed_and_still_up_to_date(f: &Fixture) {
+    f.clone("indexed");
+    let mirror = f
+        .home
+        .state(&f.bottle.slug)
+        .join("git-gate/mirrors/demo.git");
+    wait_for("the mirror's bitmap and its graph of commits", || {
+        let packs = fs::read_dir(mirror.join("objects/pack")).expect("the mirror's packs");
+        let mut names = packs.flatten().map(|entry| entry.file_name());
+        mirror.join("objects/info/commit-graph").is_file()
+            && names.any(|name| name.to_string_lossy().ends_with(".bitmap"))
+    });
+    // What is newer than both is pushed, fetched and cloned like the rest.
+    let url = f.upstream.url(HOST, "demo");
+    let script =
+        "echo 1 > indexed; git add .; git commit -qm indexed; git push -q origin agent/indexed";
+    let _ = f.agent(&format!("cd ~/indexed; {script}")).ok();
+    let _ = f.upstream.git("cd /tmp/demo; echo 2 > later; git add .; git commit -qm later; git push -q /srv/git/demo.git main").ok();
+    let script = format!(
+        "rm -rf ~/again; git clone -q {url} ~/again; test -f ~/again/later; cd ~/again; git fsck --full --strict; \
+         test $(git rev-parse origin/agent/indexed) = $(git -C ~/indexed rev-parse HEAD)"
+    );
+    let _ = f.agent(&script).ok();
 }
 
 pub(crate) fn every_spelling_leads_to_the_gate(f: &Fixture) {

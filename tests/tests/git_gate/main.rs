@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         fixture::make,
         cases![
             flow::clone_fetch_and_push,
+            flow::a_mirror_is_indexed_and_still_up_to_date,
             flow::every_spelling_leads_to_the_gate,
             flow::shallow_and_partial_clones,
             flow::fetches_at_the_same_time_share_one,

@@ -144,11 +144,16 @@ fn files(cases: &mut Vec<Case>) {
         (golden().join("render"), "plan.json", "plan"),
         (providers, "provider.yaml", "provider"),
     ];
+    let networks = manifest(&golden().join("render/minimal/plan.json"))["networks"].clone();
     for (folder, file, schema) in folders {
         for case in fs::read_dir(folder).expect("lists").flatten() {
             let path = case.path().join(file);
             // YAML, of which JSON is a part.
-            let document = manifest(&path);
+            let mut document = manifest(&path);
+            // The golden says `NETWORKS` where the addresses would be, which depend on the machine's routes.
+            if document["networks"].is_string() {
+                document["networks"] = networks.clone();
+            }
             let mut wrong = document.clone();
             wrong["nosuch"] = json!({});
             for (document, valid) in [(document, true), (wrong, false)] {

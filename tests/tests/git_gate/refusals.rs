@@ -47,7 +47,9 @@ pub(crate) fn delete(f: &Fixture) {
 pub(crate) fn tag(f: &Fixture) {
     f.clone("tag");
     let _ = f
-        .agent("cd ~/tag; git tag mine; git tag -f v1 main~2 > /dev/null")
+        .agent(
+            "cd ~/tag; git tag mine; git commit --allow-empty -qm moved; git tag -f v1 > /dev/null",
+        )
         .ok();
     f.assert_push_refused("tag", "git push origin mine", "git_ref_not_allowed");
     // One that is there does not move, whoever may push what.

@@ -52,6 +52,7 @@ pub fn write(plan: &Plan, home: &StateHome) -> Result<()> {
     for name in GIVEN {
         given_dir(&folder.join(name))?;
     }
+    private_dir(&config)?;
     private_dir(&keys)?;
     let document = to_json(&document(plan, gate))?;
     write_atomic(&config.join("gate.json"), document.as_bytes(), 0o600)?;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::thread;
 
-use bottle_tests::engine::wait_for;
+use bottle_tests::engine::{docker, wait_for};
 
 use crate::fixture::{Fixture, HOST};
 
@@ -251,6 +251,13 @@ pub(crate) fn every_decision_is_on_record(f: &Fixture) {
         .ok();
     assert!(shown.contains("PUSH git.example.com"), "{shown}");
     assert!(!shown.contains(crate::fixture::TOKEN));
+    // Its log names the program that is in there, which is not egress's.
+    let log = docker(["logs", &f.gate()]).stderr;
+    assert!(
+        log.contains("bottle-services: git-gate listens on"),
+        "{log}"
+    );
+    assert!(!log.contains("bottle-sidecar: "), "{log}");
     let verified = f
         .home
         .tool("bottle-run")

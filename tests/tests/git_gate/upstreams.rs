@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::fixture::{EXAMPLE, Fixture, HOST, WEB_HOST, WEB_TOKEN};
+use bottle_tests::engine::wait_for;
+
+use crate::fixture::{EXAMPLE, Fixture, HOST, WEB_HOST, WEB_TOKEN, audit};
 use crate::review::{agent, work};
 
 pub(crate) fn over_https_with_a_token_of_the_gates(f: &Fixture) {
@@ -17,6 +19,14 @@ pub(crate) fn over_https_with_a_token_of_the_gates(f: &Fixture) {
     assert!(done.status.success(), "{}", done.stderr);
     let here = agent(f, "git -C ~/web rev-parse HEAD").ok();
     assert_eq!(f.upstream.oid("web", "refs/heads/agent/web"), here.trim());
+    // Three megabytes went in one request: without its buffer the agent's git asks first whether it may.
+    let posts = || {
+        let mut records = audit(&f.home, &f.asks);
+        records.retain(|record| record["path"] == "/web.git/git-receive-pack");
+        records.len()
+    };
+    wait_for("the record of the push", || posts() > 0);
+    assert_eq!(posts(), 1);
     let _ = f.upstream.git("cd /tmp/web; echo more > more; git add .; git commit -qm more; git push -q /srv/git/web.git main").ok();
     let _ = agent(
         f,

@@ -39,6 +39,7 @@ fn manifest(upstream: &Upstream) -> String {
     let demo = upstream.url(HOST, "demo");
     let readonly = upstream.url(HOST, "readonly");
     let stranger = upstream.url(FALSE_HOST, "demo");
+    let sha256 = upstream.url(HOST, "sha256");
     format!(
         "\
 image: {image}
@@ -54,6 +55,10 @@ git-gate:
       host_key: \"{host_key}\"
       key: {{provider: static, path: {key}}}
       push: {{max_commits: 20, max_bytes: 20m}}
+    sha256:
+      url: {sha256}
+      host_key: \"{host_key}\"
+      key: {{provider: static, path: {key}}}
     readonly:
       url: {readonly}
       host_key: \"{host_key}\"

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
             flow::a_mirror_is_indexed_and_still_up_to_date,
             flow::every_spelling_leads_to_the_gate,
             flow::shallow_and_partial_clones,
+            flow::a_repository_of_sha256,
             flow::fetches_at_the_same_time_share_one,
             flow::what_the_upstream_says_comes_back,
             flow::two_pushes_at_once,

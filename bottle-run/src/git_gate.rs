@@ -205,17 +205,22 @@ fn give_all(path: &Path, uid: u32, gid: u32, depth: u32) -> Result<()> {
     Ok(())
 }
 
+/// What of a push the agent's git holds before it sends it. What fits goes in one request; before a larger push git makes
+/// another one, to see whether it may.
+const POST_BUFFER: &str = "8m";
+
 /// The agent's gitconfig: every way its upstreams can be spelled leads to the gate.
 #[must_use]
 pub fn instead_of(plan: &Plan) -> String {
     let mut text = String::new();
+    let gate = format!("http://git-gate:{}", bottle_plan::git::GATE_PORT);
+    if repos(plan).next().is_some() {
+        text.push_str(&format!(
+            "[http \"{gate}\"]\n\tpostBuffer = {POST_BUFFER}\n"
+        ));
+    }
     for repo in repos(plan) {
-        let gate = format!(
-            "http://git-gate:{}/{}.git",
-            bottle_plan::git::GATE_PORT,
-            repo.name
-        );
-        text.push_str(&format!("[url \"{gate}\"]\n"));
+        text.push_str(&format!("[url \"{gate}/{}.git\"]\n", repo.name));
         for spelling in spellings(&repo.url) {
             text.push_str(&format!("\tinsteadOf = \"{spelling}\"\n"));
         }

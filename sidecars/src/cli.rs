@@ -10,8 +10,10 @@ use bottle_plan::git::GATE_PORT;
 use bottle_plan::plan::UPSTREAM_PROXY;
 use zeroize::Zeroizing;
 
+#[cfg(feature = "services")]
 use crate::audit::AuditLimits;
 use crate::egress::{self, DEFAULT_SOCKET, Ports, Settings};
+use crate::program::{NAME, say};
 use crate::{agent_env, explain, forward, health, outside, probe, reveal, session, skills, work};
 #[cfg(feature = "services")]
 use crate::{git_gate, supervise};
@@ -44,13 +46,6 @@ const SERVICES: &str = "\
 ";
 #[cfg(not(feature = "services"))]
 const SERVICES: &str = "";
-
-/// The one that has the services is called by another name, so that nobody takes the one for the other.
-const NAME: &str = if cfg!(feature = "services") {
-    "bottle-services"
-} else {
-    "bottle-sidecar"
-};
 
 const FAILED: u8 = 1;
 const INVALID: u8 = 2;
@@ -100,7 +95,7 @@ pub fn run(args: &[String]) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(Failure(code, message)) => {
-            eprintln!("{NAME}: {message}");
+            say!("{message}");
             ExitCode::from(code)
         }
     }

@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 
 use crate::audit::Record;
 use crate::policy::{Grant, Uses};
+use crate::program::say;
 use crate::reason::Reason;
 
 /// Where grants, and with `allow_readonly` also requests and answers, are mounted.
@@ -139,7 +140,7 @@ impl Grants {
             .and_then(|text| fs::write(&new, text))
             .and_then(|()| fs::rename(&new, &path));
         if let Err(error) = written {
-            eprintln!("bottle-sidecar: {}: {error}", path.display());
+            say!("{}: {error}", path.display());
         }
     }
 
@@ -194,9 +195,7 @@ impl Grants {
                     self.known.insert(id, (document, grant));
                 }
                 Err(error) => {
-                    eprintln!(
-                        "bottle-sidecar: grant {id} is not applied, its uses cannot be counted: {error}"
-                    );
+                    say!("grant {id} is not applied, its uses cannot be counted: {error}");
                 }
             }
         }

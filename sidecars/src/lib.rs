@@ -3,9 +3,6 @@
 //! The binary is a few lines around [`cli::run`]. This is a library so that tests can run the proxy in their own
 //! process with a network of their own ([`egress::Network`]), every check in place.
 
-// What only the services use is built for both.
-#![cfg_attr(not(feature = "services"), allow(dead_code, unused_imports))]
-
 mod address;
 mod agent_env;
 mod audit;
@@ -31,6 +28,7 @@ mod outside;
 mod path;
 mod policy;
 mod probe;
+mod program;
 mod reason;
 mod reveal;
 mod session;

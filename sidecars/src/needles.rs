@@ -66,6 +66,7 @@ impl Needles {
     }
 
     /// Plain values, in every form: for what must not leave at all.
+    #[cfg(feature = "services")]
     pub(crate) fn of_values<'a>(
         values: impl Iterator<Item = &'a [u8]>,
     ) -> Result<Self, BuildError> {

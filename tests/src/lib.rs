@@ -8,6 +8,7 @@
 pub mod client;
 pub mod engine;
 pub mod fake;
+pub mod forge;
 pub mod home;
 pub mod host;
 pub mod image;
@@ -30,6 +31,7 @@ pub mod upstream;
 
 pub use engine::need_engine;
 pub use fake::FakeDocker;
+pub use forge::Forge;
 pub use home::{Bottle, Home};
 pub use internet::Internet;
 pub use run::{Call, Done};

@@ -43,6 +43,15 @@ setenv.add-environment = ("GIT_PROJECT_ROOT" => "/srv/git", "GIT_HTTP_EXPORT_ALL
 cgi.assign = ("git-http-backend" => "")
 "#;
 
+/// What a deploy key opens: one repository, and pushes to it or not. As a forge does it, with what git asked for.
+const DEPLOY_SHELL: &str = r#"#!/bin/sh
+case "$2 $SSH_ORIGINAL_COMMAND" in
+"push git-receive-pack '$1.git'" | "push git-upload-pack '$1.git'" | "read git-upload-pack '$1.git'") ;;
+*) echo "this deploy key may only $2 $1" >&2; exit 1 ;;
+esac
+exec git-shell -c "$SSH_ORIGINAL_COMMAND"
+"#;
+
 /// The container and its network; both are gone when this is.
 #[derive(Debug)]
 pub struct Upstream {
@@ -107,7 +116,7 @@ impl Upstream {
             "install -d -o git -m 0700 /home/git/.ssh && printf '%s' '{public}' > /home/git/.ssh/authorized_keys && \
              if [ -e /srv/web/server.pem ]; then lighttpd -f /srv/web/lighttpd.conf; fi && \
              exec /usr/sbin/sshd -D -e -o LogLevel=VERBOSE -o PasswordAuthentication=no -o UsePAM=no \
-             -o StrictModes=no -o MaxStartups=100"
+             -o StrictModes=no -o MaxStartups=100 -o AuthorizedKeysFile='.ssh/authorized_keys .ssh/deploy_keys'"
         );
         let args = [
             "run",
@@ -174,9 +183,38 @@ impl Upstream {
         ])
     }
 
+    /// The same with something to read, for what must not be an argument.
+    pub fn git_reading(&self, input: &str, script: &str) -> Done {
+        Call::new("docker")
+            .args(["exec", "--interactive", "--user=git", "--workdir=/srv/git"])
+            .args([&self.name, "sh", "-euc", script])
+            .stdin(input)
+            .run()
+    }
+
     /// Runs a script in it as root.
     pub fn sh(&self, script: &str) -> Done {
         docker(["exec", &self.name, "sh", "-euc", script])
+    }
+
+    /// Lets in the keys of a [`Forge`](crate::Forge), each to its own repository, which is at `~git/OWNER/NAME.git` too: gives
+    /// what the forge calls with sshd's list of them.
+    ///
+    /// # Panics
+    /// When the container does not do what it is asked.
+    pub fn admit(&self) -> impl Fn(&str) + Send + Sync + use<> {
+        let name = self.name.clone();
+        let write = move |file: &str, text: &str| {
+            // Whole or not at all: sshd reads it whenever somebody comes.
+            let script = format!("cat > {file}.new; chmod 755 {file}.new; mv {file}.new {file}");
+            let _ = Call::new("docker")
+                .args(["exec", "--interactive", &name, "sh", "-euc", &script])
+                .stdin(text)
+                .run()
+                .ok();
+        };
+        write("/srv/deploy-shell", DEPLOY_SHELL);
+        move |lines| write("/home/git/.ssh/deploy_keys", lines)
     }
 
     /// Stops it: whoever comes finds nobody.

@@ -217,9 +217,17 @@ fn what_a_bottle_leaves_is_what_its_schemas_say() {
     }
     let Some(python) = python() else { return };
     let home = Home::new();
+    let key = home.path().join("key");
+    let made = Call::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]);
+    let _ = made.args([&key]).run().ok();
     home.bottle(
         "asks",
-        "agent_provider: {template: shell}\nsupervise: true\n",
+        &format!(
+            "agent_provider: {{template: shell}}\nsupervise: true\ngit-gate:\n  repos:\n    app:\n      \
+             url: git@git.example.com:o/app.git\n      host_key: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAA\n      \
+             key: {{provider: static, path: {}}}\n      push: {{review: true}}\n      sign: ssh-if-asked\n",
+            key.display()
+        ),
     );
     let slug = home.slug("asks");
     let compose = home.render(&home.plan("asks", &slug));
@@ -297,6 +305,7 @@ fn what_a_bottle_leaves_is_what_its_schemas_say() {
     add("a replay".to_owned(), "replay", replay);
     for (folder, schema) in [
         ("supervise/config", "supervise"),
+        ("git-gate/config", "gate"),
         ("supervise/requests", "request"),
         ("supervise/answers", "answer"),
         ("grants", "grant"),

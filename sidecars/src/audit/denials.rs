@@ -10,6 +10,7 @@ use bottle_plan::policy::Scheme;
 use bottle_plan::supervise::{DENIALS_FILE, Denial, OLD_DENIALS_FILE};
 
 use super::record::Record;
+use crate::program::say;
 
 /// Two files of this size: some two thousand denials.
 const FILE_BYTES: u64 = 256 * 1024;
@@ -38,7 +39,7 @@ impl Denials {
                 size,
             }),
             Err(error) => {
-                eprintln!("bottle-sidecar: denials cannot be asked about: {error}");
+                say!("denials cannot be asked about: {error}");
                 None
             }
         }

@@ -12,6 +12,7 @@ use super::chain::Chain;
 use super::denials::Denials;
 use super::flood::Flood;
 use super::record::Record;
+use crate::program::say;
 use crate::reason::Reason;
 
 /// Records that come this close together are written at once: a wake-up for each costs more than the write.
@@ -125,10 +126,7 @@ impl<'a> Writer<'a> {
                 note.count = self.lost;
                 let (lines, head) = self.chain.lines(&[note]);
                 self.chain.append(&lines, head)?;
-                eprintln!(
-                    "bottle-sidecar: audit is written again; {} records are lost",
-                    self.lost
-                );
+                say!("audit is written again; {} records are lost", self.lost);
                 self.lost = 0;
             }
             let (lines, head) = self.chain.lines(batch);
@@ -140,9 +138,7 @@ impl<'a> Writer<'a> {
             }
             Err(error) => {
                 if self.lost == 0 {
-                    eprintln!(
-                        "bottle-sidecar: audit cannot be written, and requests go on without it: {error}"
-                    );
+                    say!("audit cannot be written, and requests go on without it: {error}");
                 }
                 let gone: u64 = batch.iter().map(|record| record.count).sum();
                 self.lost = self.lost.saturating_add(gone);
@@ -155,7 +151,7 @@ impl<'a> Writer<'a> {
             return self.insist(records, |chain, _| chain.sync());
         }
         if let Err(error) = self.chain.sync() {
-            eprintln!("bottle-sidecar: audit may not have reached the disk: {error}");
+            say!("audit may not have reached the disk: {error}");
         }
         true
     }
@@ -168,9 +164,7 @@ impl<'a> Writer<'a> {
     ) -> bool {
         while let Err(error) = action(&mut self.chain, self.shared) {
             if self.shared.set_writable(false) {
-                eprintln!(
-                    "bottle-sidecar: audit cannot be written, nothing is let through: {error}"
-                );
+                say!("audit cannot be written, nothing is let through: {error}");
             }
             if records.is_closed() {
                 return false;
@@ -178,7 +172,7 @@ impl<'a> Writer<'a> {
             thread::sleep(RETRY);
         }
         if !self.shared.set_writable(true) {
-            eprintln!("bottle-sidecar: audit is written again");
+            say!("audit is written again");
         }
         true
     }
@@ -187,7 +181,7 @@ impl<'a> Writer<'a> {
     fn report(&self, batch: &mut Vec<Record>) {
         let level = self.shared.log_level();
         for record in batch.drain(..).filter(|record| record.is_worth(level)) {
-            eprintln!("bottle-sidecar: {record}");
+            say!("{record}");
         }
     }
 }

@@ -20,6 +20,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
+use crate::program::say;
+
 /// Leaves outlive any sane bottle's session but not a stolen key's usefulness.
 const LIFETIME: Duration = Duration::days(2);
 /// A leaf is made anew this long before it ends.
@@ -161,7 +163,7 @@ impl ResolvesServerCert for Ca {
         match self.leaf(&host) {
             Ok(key) => Some(key),
             Err(error) => {
-                eprintln!("bottle-sidecar: no certificate for {host}: {error}");
+                say!("no certificate for {host}: {error}");
                 None
             }
         }

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::dial::Network;
 use crate::authority::Authority;
 use crate::path::decode_lossy;
+use crate::program::say;
 use crate::reason::Reason;
 
 /// The longest answer to `CONNECT`.
@@ -83,10 +84,7 @@ impl Chain {
         let answer = read_head(&mut stream).await?;
         if !is_success(&answer) {
             let line = answer.split(|&b| b == b'\r').next().unwrap_or_default();
-            eprintln!(
-                "bottle-sidecar: the upstream proxy refused {to}: {}",
-                line.escape_ascii()
-            );
+            say!("the upstream proxy refused {to}: {}", line.escape_ascii());
             return Err(Reason::UpstreamUnreachable);
         }
         Ok(stream)

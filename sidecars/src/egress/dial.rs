@@ -21,6 +21,7 @@ use super::wire::Wire;
 use crate::address::{Cidr, classify};
 use crate::authority::Authority;
 use crate::policy::Policy;
+use crate::program::say;
 use crate::reason::Reason;
 
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -153,7 +154,7 @@ impl Dialer {
         match timeout(TLS_TIMEOUT, connector.connect(name, Wire::new(stream))).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => {
-                eprintln!("bottle-sidecar: tls to {to}: {error}");
+                say!("tls to {to}: {error}");
                 Err(Reason::UpstreamTls)
             }
             Err(_) => Err(Reason::UpstreamTimeout),

@@ -54,6 +54,7 @@ use crate::ca::{Ca, CaError};
 use crate::credential::Slots;
 use crate::grants::Grants;
 use crate::policy::{self, LoadError, Policy};
+use crate::program::say;
 use chain::Chain;
 use dial::Dialer;
 use pool::{Hosts, Pool};
@@ -209,7 +210,7 @@ impl Egress {
             return Err(StartError::Observing);
         }
         for (id, problem) in policy.grant(granted, slots, Some(&before)) {
-            eprintln!("bottle-sidecar: grant {id} is not applied: {problem}");
+            say!("grant {id} is not applied: {problem}");
         }
         self.audit.set_log(policy.log);
         self.policy.send_replace(Arc::new(policy));
@@ -235,17 +236,15 @@ fn read_policy(
         .filter_map(|route| route.credential.as_ref())
     {
         if !credential.is_available() {
-            eprintln!(
-                "bottle-sidecar: slot {} is not set or not usable (at least 8 characters, no control characters); \
+            say!(
+                "slot {} is not set or not usable (at least 8 characters, no control characters); \
                  its route answers credential_unavailable",
                 credential.slot()
             );
         }
     }
     if policy.is_observing() {
-        eprintln!(
-            "bottle-sidecar: observing: every public destination is let through and recorded"
-        );
+        say!("observing: every public destination is let through and recorded");
     }
     Ok(policy)
 }

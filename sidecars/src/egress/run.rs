@@ -20,6 +20,7 @@ use crate::audit::{Way, Writer};
 use crate::credential::Slots;
 use crate::grants::{self, Grants, Taker};
 use crate::listener::Side;
+use crate::program::say;
 
 /// How often the operator's files are looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -198,8 +199,8 @@ impl Running {
             }
         }
         if !recorded {
-            eprintln!(
-                "bottle-sidecar: a grant was not recorded, as the audit cannot be written; nothing is let through"
+            say!(
+                "a grant was not recorded, as the audit cannot be written; nothing is let through"
             );
         }
         if !changes.policy {
@@ -255,21 +256,18 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
         )
     };
     let running = start(settings, Box::new(System), &slots)?;
-    eprintln!(
-        "bottle-sidecar: egress listens on {}",
-        running.bound().proxy.ip()
-    );
+    say!("egress listens on {}", running.bound().proxy.ip());
     runtime.block_on(async {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = look.tick() => if let Err(error) = running.apply_grants(&slots).await {
-                    eprintln!("bottle-sidecar: grants not applied: {error}");
+                    say!("grants not applied: {error}");
                 },
                 _ = hangup.recv() => match running.reload(&slots) {
-                    Ok(()) => eprintln!("bottle-sidecar: policy reloaded"),
-                    Err(error) => eprintln!("bottle-sidecar: policy not reloaded, the last good one stays: {error}"),
+                    Ok(()) => say!("policy reloaded"),
+                    Err(error) => say!("policy not reloaded, the last good one stays: {error}"),
                 },
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,

@@ -13,13 +13,15 @@ use bottle_plan::supervise::{PUSH_DENIALS_FILE, PushDenial, Repo as Known, Setti
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
+use super::checks::{Checked, Passed};
 use super::hook::{Push, Voice};
-use super::push::{Checked, Passed, show};
+use super::push::show;
 use super::repo::Repo;
 use super::rules::{Command, Refusal, printable};
 use super::run::Gate;
 use crate::audit::Way;
 use crate::grants::{self, Grants, Taker};
+use crate::program::say;
 use crate::reason::Reason;
 use crate::supervise::{Desk, Refusal as NotAsked};
 
@@ -180,7 +182,7 @@ impl Asking {
         let folder = self.base.join("denials");
         let (path, new) = (folder.join(PUSH_DENIALS_FILE), folder.join(".new-pushes"));
         if let Err(error) = fs::write(&new, text).and_then(|()| fs::rename(&new, &path)) {
-            eprintln!("bottle-sidecar: {}: {error}", path.display());
+            say!("{}: {error}", path.display());
         }
     }
 

@@ -64,9 +64,8 @@ pub(super) struct Tally {
 pub(super) fn start(call: &Call<'_>) -> io::Result<Running> {
     let repo = call.repo;
     let root = repo.path.parent().unwrap_or(&repo.path);
-    let mut command = Command::new("git");
+    let mut command = Command::new("git-http-backend");
     command
-        .arg("http-backend")
         .env_clear()
         .envs(ENVIRONMENT)
         .env("GIT_PROJECT_ROOT", root)

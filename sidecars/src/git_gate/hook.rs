@@ -18,6 +18,7 @@ use super::push;
 use super::repo::Repo;
 use super::rules::Command;
 use super::run::Gate;
+use crate::program::say;
 
 /// The variable that says which push a hook belongs to.
 pub(super) const PUSH: &str = "BOTTLE_GIT_GATE_PUSH";
@@ -170,7 +171,7 @@ pub(super) async fn serve(gate: Arc<Gate>, listener: UnixListener) {
                 let gate = gate.clone();
                 tokio::spawn(async move {
                     if let Err(error) = attend(&gate, stream).await {
-                        eprintln!("bottle-sidecar: a hook broke off: {error}");
+                        say!("a hook broke off: {error}");
                     }
                 });
             }

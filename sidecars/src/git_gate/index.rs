@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::git;
 use super::repo::Repo;
+use crate::program::say;
 
 /// How long one of them may take. Without it the mirror is slower, and nothing else.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
@@ -34,7 +35,7 @@ pub(super) fn refresh(repo: &Repo) {
         Ok(())
     });
     if let Err(error) = done {
-        eprintln!("bottle-sidecar: indexing {}: {error}", repo.rules.name);
+        say!("indexing {}: {error}", repo.rules.name);
     }
 }
 

@@ -7,6 +7,7 @@
 mod answer;
 mod asking;
 mod backend;
+mod checks;
 mod credential;
 mod decode;
 mod fetch;
@@ -26,6 +27,7 @@ mod run;
 mod secrets;
 mod server;
 mod tree;
+mod wish;
 
 use std::io;
 use std::path::PathBuf;

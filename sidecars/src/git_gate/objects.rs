@@ -43,6 +43,14 @@ pub(super) struct Object {
     path: String,
 }
 
+/// What a push brings.
+pub(super) struct New {
+    /// The kind of what each update points at, in their order; nothing where there is no such object.
+    pub(super) tips: Vec<Option<Kind>>,
+    /// What the upstream does not have.
+    pub(super) objects: Vec<Object>,
+}
+
 impl Object {
     /// Where a person finds it, without a secret that its path may hold.
     pub(super) fn place(&self, secrets: &Secrets) -> String {
@@ -95,13 +103,12 @@ impl Quarantine<'_> {
     }
 
     /// What is reachable from what is pushed and from none of the mirror's refs, all of which the upstream has.
-    pub(super) fn new_objects(&self, updates: &[Update]) -> io::Result<Vec<Object>> {
-        let mut input = String::new();
-        for update in updates {
-            input.push_str(&update.new);
-            input.push('\n');
-        }
-        input.push_str("--not\n--all\n");
+    pub(super) fn new_objects(&self, updates: &[Update]) -> io::Result<New> {
+        let mut oids: String = updates
+            .iter()
+            .flat_map(|update| [update.new.as_str(), "\n"])
+            .collect();
+        let input = format!("{oids}--not\n--all\n");
         let listed = self.run(&["rev-list", "--objects", "--stdin"], input.into_bytes())?;
         let listed = String::from_utf8_lossy(&listed).into_owned();
         let lines: Vec<(&str, &str)> = listed
@@ -115,15 +122,18 @@ impl Quarantine<'_> {
                 format!("more than {MOST_OBJECTS} objects"),
             ));
         }
-        let oids: String = lines.iter().flat_map(|(oid, _)| [*oid, "\n"]).collect();
+        oids.extend(lines.iter().flat_map(|(oid, _)| [*oid, "\n"]));
         let format = "--batch-check=%(objecttype) %(objectsize)";
         let checked = self.run(&["cat-file", format, "--buffer"], oids.into_bytes())?;
         let checked = String::from_utf8_lossy(&checked).into_owned();
+        let mut checked = checked.lines().map(|line| line.split_once(' '));
+        let kind = |line: Option<(&str, _)>| line.and_then(|(kind, _)| kind_of(kind));
+        let tips: Vec<Option<Kind>> = checked.by_ref().take(updates.len()).map(kind).collect();
         let objects: Option<Vec<Object>> = lines
             .iter()
-            .zip(checked.lines())
+            .zip(checked)
             .map(|((oid, path), line)| {
-                let (kind, size) = line.split_once(' ')?;
+                let (kind, size) = line?;
                 Some(Object {
                     oid: (*oid).to_owned(),
                     kind: kind_of(kind)?,
@@ -132,25 +142,10 @@ impl Quarantine<'_> {
                 })
             })
             .collect();
-        objects
-            .filter(|objects| objects.len() == lines.len())
-            .ok_or_else(|| io::Error::other("git does not know its own objects"))
-    }
-
-    /// The kind of what is pushed, in the order of the updates.
-    pub(super) fn kinds(&self, updates: &[Update]) -> io::Result<Vec<Option<Kind>>> {
-        let oids: String = updates
-            .iter()
-            .flat_map(|update| [update.new.as_str(), "\n"])
-            .collect();
-        let checked = self.run(
-            &["cat-file", "--batch-check=%(objecttype)"],
-            oids.into_bytes(),
-        )?;
-        Ok(String::from_utf8_lossy(&checked)
-            .lines()
-            .map(kind_of)
-            .collect())
+        let objects = objects
+            .filter(|objects| tips.len() == updates.len() && objects.len() == lines.len())
+            .ok_or_else(|| io::Error::other("git does not know its own objects"))?;
+        Ok(New { tips, objects })
     }
 
     /// Whether `new` has `old` in its history.

@@ -1,48 +1,30 @@
-//! A push, from the moment git has it in quarantine: judged, looked through, recorded, forwarded.
+//! A push, from the moment git has it in quarantine: checked, recorded, forwarded.
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bottle_plan::git::GateRepo;
 use hyper::Method;
 
+use super::checks::{Passed, check, failed};
 use super::forward::forward;
 use super::git;
-use super::glob::{beginning, fits_path};
 use super::hook::{Push, Voice};
-use super::leaks::{Leak, Scanner};
-use super::objects::{Kind, Object, Quarantine, Stop};
+use super::objects::Quarantine;
 use super::repo::Repo;
-use super::rules::{Command, Refusal, judge, printable};
+use super::rules::{Command, Refusal};
 use super::run::Gate;
-use super::{asking, decode, review, tree};
+use super::{asking, review};
 use crate::audit::{Entry, Way};
 use crate::reason::Reason;
 
 /// How long a push may take in all, the operator's review in it.
 pub(super) const LIMIT: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// So many findings are told; the rest is counted.
-const TOLD: usize = 10;
-
-/// What the checks of a push that may go on have counted.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Passed {
-    pub(super) commits: u64,
-    pub(super) bytes: u64,
-    /// How long looking at them took.
-    took: Duration,
-}
-
-/// A push that nothing is against, or nothing but what the operator can lift.
-pub(super) struct Checked {
-    pub(super) passed: Passed,
-    /// For each update what only she can let through.
-    pub(super) lifts: Vec<Option<Refusal>>,
-}
+/// How long reading the mirror's refs may take.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// What was decided: what was counted, and the grants it goes on by.
 type Decided = Result<(Passed, Vec<Arc<str>>), Refusal>;
@@ -189,7 +171,7 @@ async fn hand_on(
 ) -> Result<(), Refusal> {
     let (repo, updates, voice) = (push.repo.clone(), updates.to_vec(), voice.clone());
     let work = tokio::task::spawn_blocking(move || {
-        if let Some(moved) = updates.iter().find(|update| !is_still(&repo, update)) {
+        if let Some(moved) = moved(&repo, &updates).map_err(|error| failed(&error))? {
             return Err(Refusal::new(Reason::GitStale, moved.name.clone()));
         }
         let quarantine = Quarantine {
@@ -205,279 +187,26 @@ async fn hand_on(
     })
 }
 
-/// Whether the ref is in the mirror as the push believes.
-fn is_still(repo: &Repo, update: &Command) -> bool {
+/// The first ref that is not in the mirror as the push believes.
+fn moved<'a>(repo: &Repo, updates: &'a [Command]) -> io::Result<Option<&'a Command>> {
     let mut command = git::git(&repo.path);
-    command.args([
-        "rev-parse",
-        "--quiet",
-        "--verify",
-        "--end-of-options",
-        &update.name,
-    ]);
-    let done = git::finish(
-        &mut command,
-        Vec::new(),
-        Duration::from_secs(60),
-        &mut |_| {},
-    );
-    done.is_ok_and(|done| {
-        let is = String::from_utf8_lossy(&done.stdout).trim().to_owned();
-        if update.creates() {
-            is.is_empty()
-        } else {
-            is == update.old
-        }
-    })
-}
-
-async fn check(
-    gate: &Arc<Gate>,
-    repo: &Arc<Repo>,
-    objects: &Path,
-    updates: &[Command],
-) -> Result<Checked, Refusal> {
-    let lifts = judge(&repo.rules, updates)?;
-    if gate.asking.is_none()
-        && let Some(refusal) = lifts.iter().flatten().next()
-    {
-        return Err(refusal.clone());
+    command
+        .args(["for-each-ref", "--format=%(objectname) %(refname)", "--"])
+        .args(updates.iter().map(|update| &update.name));
+    let listed = git::finish(&mut command, Vec::new(), LOOK, &mut |_| {})?;
+    if !listed.status.success() {
+        return Err(io::Error::other(listed.stderr));
     }
-    let Ok(_place) = gate.scans.acquire().await else {
-        return Err(failed(&io::Error::other("the gate is going down")));
-    };
-    let (gate, repo, objects, updates) = (
-        gate.clone(),
-        repo.clone(),
-        objects.to_owned(),
-        updates.to_vec(),
-    );
-    let work = tokio::task::spawn_blocking(move || {
-        let began = Instant::now();
-        let quarantine = Quarantine {
-            mirror: &repo.path,
-            objects: &objects,
-        };
-        let looked = look_through(&gate, &repo.rules, &quarantine, &updates, lifts);
-        let mut checked = looked.map_err(|stop| match stop {
-            Stop::Refusal(refusal) => refusal,
-            Stop::Failed(error) => failed(&error),
-        })?;
-        checked.passed.took = began.elapsed();
-        Ok(checked)
-    });
-    work.await.unwrap_or_else(|_| {
-        Err(failed(&io::Error::other(
-            "the checks ended before they were done",
-        )))
-    })
-}
-
-/// A check that does not work lets nothing through.
-fn failed(error: &io::Error) -> Refusal {
-    let reason = match error.kind() {
-        io::ErrorKind::FileTooLarge => Reason::GitTooLarge,
-        _ => Reason::GitScanFailed,
-    };
-    eprintln!("bottle-sidecar: checking a push: {error}");
-    Refusal::new(reason, printable(&error.to_string()))
-}
-
-fn look_through(
-    gate: &Gate,
-    rules: &GateRepo,
-    quarantine: &Quarantine<'_>,
-    updates: &[Command],
-    mut lifts: Vec<Option<Refusal>>,
-) -> Result<Checked, Stop> {
-    check_shape(quarantine, updates)?;
-    let objects = quarantine.new_objects(updates)?;
-    let passed = check_size(rules, &objects)?;
-    if let Some(refusal) = protected(rules, quarantine, &objects)? {
-        if gate.asking.is_none() {
-            return Err(refusal.into());
-        }
-        // Which of them changes it is not told apart; it also weighs more than a ref's name.
-        lifts.fill(Some(refusal));
-    }
-    let mut scanner = Scanner::new(&gate.scratch)?;
-    for update in updates {
-        look_at(
-            gate,
-            &mut scanner,
-            "the name of a ref",
-            update.name.as_bytes(),
-        )?;
-    }
-    quarantine.read(&objects, &mut |object, data| {
-        let place = object.place(&gate.secrets);
-        match object.kind {
-            Kind::Tree => {
-                tree::check(data, &object.oid)?;
-                // Between the names are raw object ids; a scanner reads lines.
-                look_at(
-                    gate,
-                    &mut scanner,
-                    &place,
-                    &names(data, object.oid.len() / 2),
-                )
-            }
-            Kind::Blob if tree::is_lfs_pointer(data) => {
-                Err(Refusal::new(Reason::GitLfsPointer, place).into())
-            }
-            _ => look_at(gate, &mut scanner, &place, data),
-        }
-    })?;
-    let leaks = scanner.end()?;
-    if leaks.is_empty() {
-        return Ok(Checked { passed, lifts });
-    }
-    Err(refusal_of(&leaks).into())
-}
-
-/// Branches are commits, and only grow.
-fn check_shape(quarantine: &Quarantine<'_>, updates: &[Command]) -> Result<(), Stop> {
-    let kinds = quarantine.kinds(updates)?;
-    for (update, kind) in updates.iter().zip(kinds) {
-        let is_branch = update.name.starts_with("refs/heads/");
-        let fits = if is_branch {
-            kind == Some(Kind::Commit)
-        } else {
-            matches!(kind, Some(Kind::Commit | Kind::Tag))
-        };
-        if !fits {
-            return Err(Refusal::new(
-                Reason::GitObjectInvalid,
-                format!("{} is no commit", update.name),
-            )
-            .into());
-        }
-        if !update.creates() && !quarantine.goes_on_from(&update.old, &update.new)? {
-            let detail = format!(
-                "{}: what it was is not in the history of what it is to be",
-                update.name
-            );
-            return Err(Refusal::new(Reason::GitForce, detail).into());
-        }
-    }
-    Ok(())
-}
-
-fn check_size(rules: &GateRepo, objects: &[Object]) -> Result<Passed, Refusal> {
-    let commits = objects
-        .iter()
-        .filter(|object| object.kind == Kind::Commit)
-        .count() as u64;
-    let bytes = objects
-        .iter()
-        .fold(0u64, |sum, object| sum.saturating_add(object.size));
-    let limits = &rules.push;
-    if commits > limits.max_commits {
-        let detail = format!("{commits} new commits; at most {}", limits.max_commits);
-        return Err(Refusal::new(Reason::GitTooManyCommits, detail));
-    }
-    if bytes > limits.max_bytes {
-        let detail = format!("{bytes} bytes unpacked; at most {}", limits.max_bytes);
-        return Err(Refusal::new(Reason::GitTooLarge, detail));
-    }
-    Ok(Passed {
-        commits,
-        bytes,
-        took: Duration::ZERO,
-    })
-}
-
-/// What is against it for the sake of protected paths.
-fn protected(
-    rules: &GateRepo,
-    quarantine: &Quarantine<'_>,
-    objects: &[Object],
-) -> io::Result<Option<Refusal>> {
-    let patterns = &rules.push.protected_paths;
-    let commits: Vec<&Object> = objects
-        .iter()
-        .filter(|object| object.kind == Kind::Commit)
+    let listed = String::from_utf8_lossy(&listed.stdout);
+    let is: HashMap<&str, &str> = listed
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(oid, name)| (name, oid))
         .collect();
-    if patterns.is_empty() || commits.is_empty() {
-        return Ok(None);
-    }
-    let mut found = BTreeSet::new();
-    let folders: Option<Vec<String>> = patterns.iter().map(|text| beginning(text)).collect();
-    for path in quarantine.changed_paths(&commits, &folders.unwrap_or_default())? {
-        if let Some(pattern) = patterns.iter().find(|pattern| fits_path(pattern, &path)) {
-            let shown = printable(&String::from_utf8_lossy(&path));
-            found.insert(format!("{shown} ({pattern})"));
-        }
-    }
-    let lines = told(found.into_iter().collect());
-    Ok((!lines.is_empty()).then(|| Refusal::new(Reason::GitProtectedPath, lines)))
-}
-
-/// The first of them, a line each, and how many more there are.
-fn told(mut lines: Vec<String>) -> String {
-    let more = lines.len().saturating_sub(TOLD);
-    lines.truncate(TOLD);
-    if more > 0 {
-        lines.push(format!("and {more} more"));
-    }
-    lines.join("\n")
-}
-
-/// One piece, and what is behind its coats.
-fn look_at(gate: &Gate, scanner: &mut Scanner, place: &str, data: &[u8]) -> Result<(), Stop> {
-    let own = |data: &[u8]| {
-        if gate.secrets.are_in(data) {
-            return Err(Refusal::new(Reason::SecretLeak, place.to_owned()));
-        }
-        Ok(())
-    };
-    own(data)?;
-    scanner.add(place, data)?;
-    for layer in decode::layers(data) {
-        own(&layer)?;
-        scanner.add(place, &layer)?;
-    }
-    Ok(())
-}
-
-/// The names in a tree, a line each.
-fn names(tree: &[u8], id_length: usize) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut rest = tree;
-    while let Some(end) = rest.iter().position(|byte| *byte == 0) {
-        let entry = &rest[..end];
-        let name = entry
-            .iter()
-            .position(|byte| *byte == b' ')
-            .map_or(entry, |at| &entry[at + 1..]);
-        out.extend_from_slice(name);
-        out.push(b'\n');
-        rest = rest.get(end + 1 + id_length..).unwrap_or_default();
-    }
-    out
-}
-
-/// What was found, in words that do not say it.
-fn refusal_of(leaks: &[Leak]) -> Refusal {
-    let mut lines: Vec<String> = leaks
-        .iter()
-        .map(|leak| format!("{} in {}, line {}", leak.rule, leak.place, leak.line))
-        .collect();
-    lines.sort();
-    lines.dedup();
-    let mut found: Vec<String> = leaks
-        .iter()
-        .map(|leak| format!("gitleaks/{}", leak.rule))
-        .collect();
-    found.sort();
-    found.dedup();
-    found.truncate(TOLD);
-    Refusal {
-        reason: Reason::GitSecret,
-        detail: told(lines),
-        found,
-        asks: Vec::new(),
-    }
+    Ok(updates.iter().find(|update| {
+        let believed = (!update.creates()).then_some(update.old.as_str());
+        is.get(update.name.as_str()).copied() != believed
+    }))
 }
 
 /// What the agent reads, and what it can do.

@@ -25,6 +25,7 @@ use super::secrets::Secrets;
 use super::{Settings, StartError, fetch, mirror, server};
 use crate::audit::Audit;
 use crate::listener::Side;
+use crate::program::say;
 
 /// Clients at once. Each has a git or two behind it, and all of them share the container's memory.
 const MAX_CONNECTIONS: usize = 32;
@@ -124,7 +125,7 @@ async fn serve(gate: &Arc<Gate>, side: &Side, port: u16, status: &Path) -> Resul
     for repo in gate.repos.values().cloned() {
         tokio::spawn(async move {
             if let Err(why) = fetch::refresh(&repo).await {
-                eprintln!("bottle-sidecar: {}: {why}", repo.rules.name);
+                say!("{}: {why}", repo.rules.name);
             }
         });
     }
@@ -135,7 +136,7 @@ async fn serve(gate: &Arc<Gate>, side: &Side, port: u16, status: &Path) -> Resul
         error,
     })?;
     tokio::spawn(tell_status(gate.clone(), status_socket));
-    eprintln!("bottle-sidecar: git-gate listens on {place}");
+    say!("git-gate listens on {place}");
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

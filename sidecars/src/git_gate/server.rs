@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, LOCATION};
+use hyper::header::{CONTENT_ENCODING, LOCATION};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::answer::{Answer, Reply, error_for_git, text};
@@ -16,8 +16,10 @@ use super::backend::{self, Call, Tally};
 use super::fetch;
 use super::repo::Repo;
 use super::run::Gate;
+use super::wish::{Wish, protocol, wish};
 use crate::audit::{Entry, Way};
 use crate::listener::{Connection, Listener};
+use crate::program::say;
 use crate::reason::Reason;
 
 /// How long a client may take for a head.
@@ -64,17 +66,6 @@ async fn attend(gate: Arc<Gate>, stream: Connection) {
         _ = draining.wait_for(|draining| *draining) => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
-}
-
-/// What is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
-    /// What there is, for a fetch or for a push.
-    Refs { push: bool },
-    /// The objects of a fetch.
-    Fetch,
-    /// A push.
-    Push,
 }
 
 async fn answer(gate: &Arc<Gate>, request: Request<Incoming>) -> Reply {
@@ -141,55 +132,6 @@ fn redirect(address: &str) -> Response<Answer> {
     response
 }
 
-/// Exactly these, under exactly these names: `/NAME.git/…` or `/NAME/…`.
-fn wish(request: &Request<Incoming>) -> Result<(String, Wish), Reason> {
-    wish_of(
-        request.method(),
-        request.uri().path(),
-        request.uri().query(),
-        request.headers(),
-    )
-}
-
-fn wish_of(
-    method: &Method,
-    path: &str,
-    query: Option<&str>,
-    headers: &HeaderMap,
-) -> Result<(String, Wish), Reason> {
-    let (name, place) = path
-        .strip_prefix('/')
-        .and_then(|path| path.split_once('/'))
-        .ok_or(Reason::GitUnknownRepo)?;
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-    let name = name.strip_suffix(".git").unwrap_or(name);
-    if name.is_empty()
-        || name.len() > 100
-        || name.starts_with(['.', '-'])
-        || !name.bytes().all(plain)
-    {
-        return Err(Reason::GitUnknownRepo);
-    }
-    let sends = |kind: &str| headers.get(CONTENT_TYPE).is_some_and(|value| value == kind);
-    let wish = match (method, place, query) {
-        (&Method::GET, "info/refs", Some("service=git-upload-pack")) => Wish::Refs { push: false },
-        (&Method::GET, "info/refs", Some("service=git-receive-pack")) => Wish::Refs { push: true },
-        (&Method::POST, "git-upload-pack", None)
-            if sends("application/x-git-upload-pack-request") =>
-        {
-            Wish::Fetch
-        }
-        (&Method::POST, "git-receive-pack", None)
-            if sends("application/x-git-receive-pack-request") =>
-        {
-            Wish::Push
-        }
-        _ if place.starts_with("info/lfs") => return Err(Reason::GitLfsRefused),
-        _ => return Err(Reason::GitUnknownRepo),
-    };
-    Ok((name.to_owned(), wish))
-}
-
 /// The advertisement. For a fetch the upstream is asked first. For a push it is not: what is refused must not be heard of
 /// there, and the checks need nothing newer than what the mirror knows.
 async fn refs(
@@ -209,7 +151,7 @@ async fn refs(
         fetch::refresh(repo).await
     };
     if let Err(why) = fresh {
-        eprintln!("bottle-sidecar: {}: {why}", repo.rules.name);
+        say!("{}: {why}", repo.rules.name);
         return refuse_to_git(
             entry,
             Reason::UpstreamUnreachable,
@@ -314,7 +256,7 @@ async fn push(
     {
         Ok(response) => response,
         Err(error) => {
-            eprintln!("bottle-sidecar: git http-backend: {error}");
+            say!("git http-backend: {error}");
             text(StatusCode::BAD_GATEWAY, "git did not answer")
         }
     }
@@ -335,17 +277,10 @@ async fn run(call: &Call<'_>, body: Option<Incoming>, mut entry: Entry) -> Respo
     match running.answer(body, None, ended).await {
         Ok(response) => response,
         Err(error) => {
-            eprintln!("bottle-sidecar: git http-backend: {error}");
+            say!("git http-backend: {error}");
             text(StatusCode::BAD_GATEWAY, "git did not answer")
         }
     }
-}
-
-/// `version=2` and the like; git reads nothing else from it.
-fn protocol(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get("git-protocol")?.to_str().ok()?;
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"=:-._".contains(&b);
-    (value.len() <= 100 && value.bytes().all(plain)).then(|| value.to_owned())
 }
 
 fn service(push: bool) -> &'static str {
@@ -381,137 +316,9 @@ fn refuse_to_git(
 }
 
 fn broken(mut entry: Entry, error: &io::Error) -> Response<Answer> {
-    eprintln!("bottle-sidecar: cannot start git: {error}");
+    say!("cannot start git: {error}");
     let record = entry.record();
     record.reason = Reason::UpstreamFailed;
     record.status = Some(StatusCode::BAD_GATEWAY.as_u16());
     text(StatusCode::BAD_GATEWAY, "git did not start")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use hyper::header::HeaderValue;
-
-    fn asked(
-        method: &Method,
-        path: &str,
-        query: Option<&str>,
-        kind: &'static str,
-    ) -> Option<(String, Wish)> {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        wish_of(method, path, query, &headers).ok()
-    }
-
-    #[test]
-    fn only_smart_git_is_answered() {
-        let push = "application/x-git-receive-pack-request";
-        let fetch = "application/x-git-upload-pack-request";
-        for (method, path, query, kind, expected) in [
-            (
-                Method::GET,
-                "/demo.git/info/refs",
-                Some("service=git-upload-pack"),
-                "",
-                Some(Wish::Refs { push: false }),
-            ),
-            (
-                Method::GET,
-                "/demo/info/refs",
-                Some("service=git-receive-pack"),
-                "",
-                Some(Wish::Refs { push: true }),
-            ),
-            (
-                Method::POST,
-                "/demo.git/git-upload-pack",
-                None,
-                fetch,
-                Some(Wish::Fetch),
-            ),
-            (
-                Method::POST,
-                "/demo.git/git-receive-pack",
-                None,
-                push,
-                Some(Wish::Push),
-            ),
-            (
-                Method::POST,
-                "/demo.git/git-receive-pack",
-                None,
-                fetch,
-                None,
-            ),
-            (Method::GET, "/demo.git/info/refs", None, "", None),
-            (
-                Method::GET,
-                "/demo.git/info/refs",
-                Some("service=git-upload-archive"),
-                "",
-                None,
-            ),
-            (Method::GET, "/demo.git/HEAD", None, "", None),
-            (
-                Method::GET,
-                "/demo.git/objects/info/alternates",
-                None,
-                "",
-                None,
-            ),
-            (
-                Method::PUT,
-                "/demo.git/objects/info/alternates",
-                None,
-                "",
-                None,
-            ),
-            (
-                Method::GET,
-                "/demo.git/objects/pack/pack-1.pack",
-                None,
-                "",
-                None,
-            ),
-            (
-                Method::GET,
-                "/../etc/info/refs",
-                Some("service=git-upload-pack"),
-                "",
-                None,
-            ),
-            (
-                Method::GET,
-                "/%2e%2e/info/refs",
-                Some("service=git-upload-pack"),
-                "",
-                None,
-            ),
-            (
-                Method::GET,
-                "//info/refs",
-                Some("service=git-upload-pack"),
-                "",
-                None,
-            ),
-            (
-                Method::GET,
-                "/a/b/info/refs",
-                Some("service=git-upload-pack"),
-                "",
-                None,
-            ),
-            (
-                Method::POST,
-                "/demo.git/info/lfs/objects/batch",
-                None,
-                "",
-                None,
-            ),
-        ] {
-            let found = asked(&method, path, query, kind);
-            assert_eq!(found.map(|(_, wish)| wish), expected, "{method} {path}");
-        }
-    }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::program::say;
 use crate::reason::Reason;
 
 /// So many sightings, in headers or bodies, close a route. Few enough to stop a search, enough for a clumsy API.
@@ -31,8 +32,8 @@ impl Suspension {
     /// Counts a sighting; with the last tolerated one the route closes.
     pub(crate) fn count(&self) {
         if self.reflections.fetch_add(1, Ordering::Relaxed) + 1 == TOLERATED {
-            eprintln!(
-                "bottle-sidecar: {}: the destination sent the credential back {TOLERATED} times; the route is suspended",
+            say!(
+                "{}: the destination sent the credential back {TOLERATED} times; the route is suspended",
                 self.rule
             );
         }

@@ -26,6 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::egress::status;
 use crate::listener::Side;
+use crate::program::say;
 pub(crate) use desk::{Desk, Refusal};
 
 /// Where everything is.
@@ -65,7 +66,7 @@ pub(crate) fn run(places: &Places) -> Result<(), String> {
         let desk = Desk::open(settings, &places.asking_dir)?;
         let ready = status::bind(&places.status_socket).map_err(told("status socket"))?;
         tokio::spawn(status::say_ready(ready));
-        eprintln!("bottle-sidecar: supervise listens on {place}");
+        say!("supervise listens on {place}");
         tokio::select! {
             () = http::serve(listener, Arc::new(desk)) => {}
             _ = terminate.recv() => {}

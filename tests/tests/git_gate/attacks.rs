@@ -147,8 +147,10 @@ pub(crate) fn a_pack_bomb(f: &Fixture) {
          git reset -q --soft $(git commit-tree -p HEAD -m tree-bomb $t)";
     f.clone("tree-bomb");
     let _ = f.agent(&format!("cd ~/tree-bomb; {script}")).ok();
+    let before = f.upstream.contacts();
     let done = f.agent("cd ~/tree-bomb; git push origin agent/tree-bomb");
     assert!(!done.status.success(), "{}", done.stderr);
+    assert_eq!(f.upstream.contacts(), before, "{}", done.stderr);
     let alive = f.agent("cd ~/tree-bomb; git ls-remote origin").ok();
     assert!(alive.contains("refs/heads/main"));
 }

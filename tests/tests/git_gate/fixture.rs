@@ -20,6 +20,8 @@ pub(crate) const GIVEN: &str = "given-value-e4d909c290d0fb1ca068ffaddf22cbd0";
 
 /// The token of the HTTPS upstream: the gate's alone.
 pub(crate) const WEB_TOKEN: &str = "tok-web-45c48cce2e2d7fbdea1afc51c7c6ad26";
+/// The token of the forge that mints deploy keys: `bottle-run`'s alone.
+pub(crate) const FORGE_TOKEN: &str = "tok-forge-8f14e45fceea167a5a36dedd4bea2543";
 pub(crate) const WEB_HOST: &str = "web.example.com";
 
 pub(crate) struct Fixture {
@@ -37,6 +39,7 @@ fn manifest(upstream: &Upstream) -> String {
     let demo = upstream.url(HOST, "demo");
     let readonly = upstream.url(HOST, "readonly");
     let stranger = upstream.url(FALSE_HOST, "demo");
+    let sha256 = upstream.url(HOST, "sha256");
     format!(
         "\
 image: {image}
@@ -52,6 +55,10 @@ git-gate:
       host_key: \"{host_key}\"
       key: {{provider: static, path: {key}}}
       push: {{max_commits: 20, max_bytes: 20m}}
+    sha256:
+      url: {sha256}
+      host_key: \"{host_key}\"
+      key: {{provider: static, path: {key}}}
     readonly:
       url: {readonly}
       host_key: \"{host_key}\"
@@ -66,7 +73,7 @@ git-gate:
 }
 
 /// Repositories whose pushes wait for the operator long and not long, one whose pushes do not, one whose pushes are
-/// signed, and one over HTTPS.
+/// signed, and two over HTTPS: one that is signed if the upstream asks, and one that always is.
 fn asking(upstream: &Upstream) -> String {
     let image = git_image();
     let (host_key, key) = (&upstream.host_key, upstream.key.display());
@@ -97,6 +104,11 @@ git-gate:
 {repos}    web:
       url: https://{WEB_HOST}/git/web.git
       key: {{provider: token, env: TEST_WEB_TOKEN, user: gate}}
+      sign: ssh-if-asked
+    sealed:
+      url: https://{WEB_HOST}/git/sealed.git
+      key: {{provider: token, env: TEST_WEB_TOKEN, user: gate}}
+      sign: ssh
 "
     )
 }
@@ -109,10 +121,11 @@ pub(crate) fn make() -> Option<Fixture> {
         ("TEST_TOKEN", TOKEN),
         ("TEST_GIVEN", GIVEN),
         ("TEST_WEB_TOKEN", WEB_TOKEN),
+        ("TEST_FORGE_TOKEN", FORGE_TOKEN),
     ]);
     let upstream = Upstream::start(&home);
     for name in [
-        "demo", "readonly", "held", "brief", "plain", "signed", "web",
+        "demo", "readonly", "held", "brief", "plain", "signed", "web", "sealed",
     ] {
         upstream.repository(name);
     }
@@ -134,7 +147,7 @@ pub(crate) fn make() -> Option<Fixture> {
     })
 }
 
-fn network(bottle: &Bottle) -> String {
+pub(crate) fn network(bottle: &Bottle) -> String {
     format!("bottle-{}-egress", bottle.slug)
 }
 

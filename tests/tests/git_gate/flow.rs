@@ -3,9 +3,9 @@
 use std::fs;
 use std::thread;
 
-use bottle_tests::engine::wait_for;
+use bottle_tests::engine::{docker, wait_for};
 
-use crate::fixture::{Fixture, HOST};
+use crate::fixture::{EXAMPLE, Fixture, HOST};
 
 pub(crate) fn clone_fetch_and_push(f: &Fixture) {
     let done = f.push_after(
@@ -107,6 +107,34 @@ pub(crate) fn shallow_and_partial_clones(f: &Fixture) {
          cd ~/s1; git checkout -qb agent/shallow; echo x > x; git add x; git commit -qm x; git push -q origin agent/shallow"
     );
     let _ = f.agent(&script).ok();
+}
+
+pub(crate) fn a_repository_of_sha256(f: &Fixture) {
+    let make = "git init -q --bare --object-format=sha256 sha256.git; git init -q --object-format=sha256 /tmp/sha256; cd /tmp/sha256; \
+                git config user.name Upstream; git config user.email up@example.com; echo 1 > 1; git add .; git commit -qm 1; \
+                git push -q /srv/git/sha256.git main";
+    let _ = f.upstream.git(make).ok();
+    let url = f.upstream.url(HOST, "sha256");
+    let work = format!(
+        "rm -rf ~/sha256; git clone -q {url} ~/sha256; cd ~/sha256; git checkout -qb agent/long; echo 2 > 2; git add .; \
+         git commit -qm 2; git push -q origin agent/long; git rev-parse HEAD"
+    );
+    let head = f.agent(&work).ok();
+    assert_eq!(head.trim().len(), 64, "{head}");
+    assert_eq!(f.upstream.oid("sha256", "refs/heads/agent/long"), head.trim());
+    let before = f.upstream.contacts();
+    let secret = format!(
+        "cd ~/sha256; mkdir -p a; echo {EXAMPLE} > a/s; git add .; git commit -qm s; git push origin agent/long"
+    );
+    let done = f.agent(&secret);
+    assert!(
+        done.stderr.contains("refused (git_secret)") && done.stderr.contains("a/s"),
+        "{}",
+        done.stderr
+    );
+    let done = f.agent("cd ~/sha256; git reset -q --hard HEAD~1; git commit -q --amend -m other; git push --force origin agent/long");
+    assert!(done.stderr.contains("refused (git_force)"), "{}", done.stderr);
+    assert_eq!(f.upstream.contacts(), before);
 }
 
 pub(crate) fn fetches_at_the_same_time_share_one(f: &Fixture) {
@@ -251,6 +279,13 @@ pub(crate) fn every_decision_is_on_record(f: &Fixture) {
         .ok();
     assert!(shown.contains("PUSH git.example.com"), "{shown}");
     assert!(!shown.contains(crate::fixture::TOKEN));
+    // Its log names the program that is in there, which is not egress's.
+    let log = docker(["logs", &f.gate()]).stderr;
+    assert!(
+        log.contains("bottle-services: git-gate listens on"),
+        "{log}"
+    );
+    assert!(!log.contains("bottle-sidecar: "), "{log}");
     let verified = f
         .home
         .tool("bottle-run")

@@ -6,6 +6,7 @@
 mod attacks;
 mod fixture;
 mod flow;
+mod forges;
 mod refusals;
 mod review;
 mod trouble;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
             flow::a_mirror_is_indexed_and_still_up_to_date,
             flow::every_spelling_leads_to_the_gate,
             flow::shallow_and_partial_clones,
+            flow::a_repository_of_sha256,
             flow::fetches_at_the_same_time_share_one,
             flow::what_the_upstream_says_comes_back,
             flow::two_pushes_at_once,
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
             attacks::a_damaged_pack,
             attacks::a_secret_in_two_steps,
             trouble::the_upstream_is_down,
+            trouble::an_upstream_that_says_nothing,
             trouble::another_host_key,
             trouble::the_gate_dies_in_the_middle_of_a_push,
             review::a_held_push_goes_on_when_it_is_approved,
@@ -75,7 +78,10 @@ fn main() -> ExitCode {
             review::a_grant_that_is_taken_back_lifts_nothing,
             upstreams::over_https_with_a_token_of_the_gates,
             upstreams::pushes_are_signed,
+            upstreams::pushes_are_signed_over_https_too,
             upstreams::a_listed_tag_goes_through_and_does_not_move,
+            forges::a_deploy_key_lives_as_long_as_its_bottle,
+            forges::a_start_that_fails_leaves_no_deploy_key,
         ],
     )
 }

@@ -1,7 +1,7 @@
 //! When something is broken: the upstream is as it was, or has exactly what was checked.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bottle_tests::engine::{docker, wait_for};
 
@@ -28,6 +28,28 @@ pub(crate) fn the_upstream_is_down(f: &Fixture) {
     );
     let _ = f.agent("cd ~/down; git push -q origin agent/down").ok();
     assert_ne!(f.upstream.oid("demo", "refs/heads/agent/down"), "");
+}
+
+pub(crate) fn an_upstream_that_says_nothing(f: &Fixture) {
+    f.clone("mute");
+    let _ = f
+        .agent("cd ~/mute; echo x > mute; git add .; git commit -qm mute")
+        .ok();
+    // It takes the connection, and does not say a word.
+    f.upstream.pause(true);
+    let began = Instant::now();
+    let pushed = f.agent("cd ~/mute; git push origin agent/mute");
+    let took = began.elapsed();
+    f.upstream.pause(false);
+    assert!(
+        !pushed.status.success() && pushed.stderr.contains("refused (upstream_unreachable)"),
+        "{}",
+        pushed.stderr
+    );
+    assert!(pushed.stderr.contains("timed out"), "{}", pushed.stderr);
+    assert!(took < Duration::from_secs(25), "it took {took:?}");
+    let _ = f.agent("cd ~/mute; git push -q origin agent/mute").ok();
+    assert_ne!(f.upstream.oid("demo", "refs/heads/agent/mute"), "");
 }
 
 pub(crate) fn another_host_key(f: &Fixture) {

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::fixture::{EXAMPLE, Fixture, HOST, WEB_HOST, WEB_TOKEN};
+use bottle_tests::engine::wait_for;
+
+use crate::fixture::{EXAMPLE, Fixture, HOST, WEB_HOST, WEB_TOKEN, audit};
 use crate::review::{agent, work};
 
 pub(crate) fn over_https_with_a_token_of_the_gates(f: &Fixture) {
@@ -17,6 +19,14 @@ pub(crate) fn over_https_with_a_token_of_the_gates(f: &Fixture) {
     assert!(done.status.success(), "{}", done.stderr);
     let here = agent(f, "git -C ~/web rev-parse HEAD").ok();
     assert_eq!(f.upstream.oid("web", "refs/heads/agent/web"), here.trim());
+    // Three megabytes went in one request: without its buffer the agent's git asks first whether it may.
+    let posts = || {
+        let mut records = audit(&f.home, &f.asks);
+        records.retain(|record| record["path"] == "/web.git/git-receive-pack");
+        records.len()
+    };
+    wait_for("the record of the push", || posts() > 0);
+    assert_eq!(posts(), 1);
     let _ = f.upstream.git("cd /tmp/web; echo more > more; git add .; git commit -qm more; git push -q /srv/git/web.git main").ok();
     let _ = agent(
         f,
@@ -82,6 +92,28 @@ fn holds(folder: &Path, text: &[u8]) -> bool {
     })
 }
 
+/// Makes a repository of the upstream ask for signed pushes, and take those of known signers alone; none is known yet.
+fn ask_for_signatures(f: &Fixture, repo: &str) {
+    // Git says `G` of a key that nobody knows as well, and then names no signer.
+    let hook = "#!/bin/sh\ntest \"$GIT_PUSH_CERT_STATUS $GIT_PUSH_CERT_NONCE_STATUS\" = \"G OK\" && test -n \"$GIT_PUSH_CERT_SIGNER\" && \
+                exec echo \"signed by $GIT_PUSH_CERT_SIGNER\"\n\
+                echo \"not signed by anybody known: $GIT_PUSH_CERT_STATUS $GIT_PUSH_CERT_NONCE_STATUS\"; exit 1\n";
+    let script = format!(
+        "cd {repo}.git; git config receive.certNonceSeed a-seed-of-the-tests; touch signers; \
+         git config gpg.ssh.allowedSignersFile /srv/git/{repo}.git/signers; \
+         printf '%s' '{hook}' > hooks/pre-receive; chmod +x hooks/pre-receive"
+    );
+    let _ = f.upstream.git(&script).ok();
+}
+
+/// Makes the gate's key known there.
+fn trust_the_gate(f: &Fixture, repo: &str) {
+    let folder = f.home.state(&f.asks.slug).join("git-gate");
+    let line = fs::read_to_string(folder.join("signing-key.pub")).expect("the public half");
+    let script = format!("printf '%s' '{line}' > {repo}.git/signers");
+    let _ = f.upstream.git(&script).ok();
+}
+
 pub(crate) fn pushes_are_signed(f: &Fixture) {
     work(f, "signed", "sig", "echo x > sig");
     let url = f.upstream.url(HOST, "signed");
@@ -94,15 +126,7 @@ pub(crate) fn pushes_are_signed(f: &Fixture) {
         "{}",
         done.stderr
     );
-    // Git says `G` of a key that nobody knows as well, and then names no signer.
-    let hook = "#!/bin/sh\ntest \"$GIT_PUSH_CERT_STATUS $GIT_PUSH_CERT_NONCE_STATUS\" = \"G OK\" && test -n \"$GIT_PUSH_CERT_SIGNER\" && \
-                exec echo \"signed by $GIT_PUSH_CERT_SIGNER\"\n\
-                echo \"not signed by anybody known: $GIT_PUSH_CERT_STATUS $GIT_PUSH_CERT_NONCE_STATUS\"; exit 1\n";
-    let script = format!(
-        "cd signed.git; git config receive.certNonceSeed a-seed-of-the-tests; touch /srv/git/signers; \
-         git config gpg.ssh.allowedSignersFile /srv/git/signers; printf '%s' '{hook}' > hooks/pre-receive; chmod +x hooks/pre-receive"
-    );
-    let _ = f.upstream.git(&script).ok();
+    ask_for_signatures(f, "signed");
     let done = agent(f, push);
     assert!(
         done.stderr.contains("not signed by anybody known"),
@@ -110,12 +134,7 @@ pub(crate) fn pushes_are_signed(f: &Fixture) {
         done.stderr
     );
     assert_eq!(f.upstream.oid("signed", "refs/heads/agent/sig"), "");
-    let folder = f.home.state(&f.asks.slug).join("git-gate");
-    let line = fs::read_to_string(folder.join("signing-key.pub")).expect("the public half");
-    let _ = f
-        .upstream
-        .git(&format!("printf '%s' '{line}' > /srv/git/signers"))
-        .ok();
+    trust_the_gate(f, "signed");
     let done = agent(f, push);
     assert!(done.status.success(), "{}", done.stderr);
     let signer = format!("signed by git-gate@{}", f.asks.slug);
@@ -132,6 +151,60 @@ pub(crate) fn pushes_are_signed(f: &Fixture) {
         &format!("cd ~/sig; git push --signed=yes {url} HEAD:agent/own"),
     );
     assert!(!own.status.success(), "{}", own.stderr);
+}
+
+pub(crate) fn pushes_are_signed_over_https_too(f: &Fixture) {
+    let url = format!("https://{WEB_HOST}/git/sealed.git");
+    let script = format!(
+        "rm -rf ~/seal; git clone -q {url} ~/seal; cd ~/seal; git checkout -qb agent/seal; echo x > x; git add x; git commit -qm x"
+    );
+    let _ = agent(f, &script).ok();
+    let push = "cd ~/seal; git push origin agent/seal";
+    let done = agent(f, push);
+    assert!(
+        done.stderr.contains("refused (git_upstream_refused)")
+            && done.stderr.contains("takes no signed pushes"),
+        "{}",
+        done.stderr
+    );
+    ask_for_signatures(f, "sealed");
+    // Two requests, two processes: what the second one gets, the first one has asked for a moment ago.
+    let _ = f
+        .upstream
+        .git("git -C sealed.git config receive.certNonceSlop 60")
+        .ok();
+    let done = agent(f, push);
+    assert!(
+        done.stderr.contains("not signed by anybody known"),
+        "{}",
+        done.stderr
+    );
+    assert_eq!(f.upstream.oid("sealed", "refs/heads/agent/seal"), "");
+    trust_the_gate(f, "sealed");
+    let done = agent(f, push);
+    assert!(done.status.success(), "{}", done.stderr);
+    let signer = format!("signed by git-gate@{}", f.asks.slug);
+    assert!(done.stderr.contains(&signer), "{}", done.stderr);
+    let here = agent(f, "git -C ~/seal rev-parse HEAD").ok();
+    assert_eq!(
+        f.upstream.oid("sealed", "refs/heads/agent/seal"),
+        here.trim()
+    );
+    // A secret is refused before anything is signed or sent.
+    let before = f.upstream.web_requests();
+    let script = format!("cd ~/seal; echo {EXAMPLE} > s; git add s; git commit -qm s");
+    let _ = agent(f, &script).ok();
+    let done = agent(f, push);
+    assert!(
+        done.stderr.contains("refused (git_secret)"),
+        "{}",
+        done.stderr
+    );
+    assert_eq!(
+        f.upstream.web_requests(),
+        before,
+        "the upstream has heard of it"
+    );
 }
 
 pub(crate) fn a_listed_tag_goes_through_and_does_not_move(f: &Fixture) {

@@ -61,7 +61,8 @@ struct Question {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Replay {
-    /// Always [`REPLAY_SCHEMA`].
+    /// Always `bottle.replay/v1`.
+    #[schemars(extend("const" = REPLAY_SCHEMA))]
     pub schema: &'static str,
     /// The bottle whose audit was read.
     pub slug: String,

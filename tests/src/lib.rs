@@ -8,6 +8,7 @@
 pub mod client;
 pub mod engine;
 pub mod fake;
+pub mod growth;
 pub mod home;
 pub mod host;
 pub mod image;

@@ -214,10 +214,15 @@ fn is_gone(word: &str) -> bool {
         part.contains('*') || (part.len() > 1 && part.bytes().all(|b| b.is_ascii_uppercase()))
     };
     let parts: Vec<&str> = word.split('/').take_while(|part| !any(part)).collect();
-    let top = parts[0];
+    let Some(&top) = parts.first() else {
+        return false;
+    };
     let is_ours = ["docs", "scripts", "sidecars", "tests"].contains(&top)
         || (top.starts_with("bottle-") && root().join(top).is_dir());
-    is_ours && parts.len() > 1 && !root().join(parts.join("/")).exists()
+    let path = parts.join("/");
+    // cargo-fuzz makes it, when it has found something.
+    let is_made = path == "sidecars/fuzz/artifacts";
+    is_ours && parts.len() > 1 && !is_made && !root().join(path).exists()
 }
 
 /// A file that was moved or split is found under its new name, by whoever reads where it was.
@@ -278,13 +283,17 @@ fn functions() -> BTreeSet<String> {
     found
 }
 
-/// A promise whose test is gone is none. Where a line names a file of tests, the names in it are functions.
+/// A promise whose test is gone is none. Where a line names a file of tests, the names in it are functions. The table of
+/// attacks has a test of its own.
 #[test]
 fn every_test_on_a_page_is_there() {
     let functions = functions();
     let (mut wrong, mut seen) = (Vec::new(), 0);
-    for paper in papers() {
-        let text = fs::read_to_string(&paper).expect("a page");
+    for paper in papers()
+        .iter()
+        .filter(|paper| !paper.ends_with("attacks.md"))
+    {
+        let text = fs::read_to_string(paper).expect("a page");
         for (index, line) in text.lines().enumerate() {
             let quoted = line.split('`').skip(1).step_by(2);
             let (files, names): (Vec<&str>, Vec<&str>) = quoted
@@ -301,7 +310,7 @@ fn every_test_on_a_page_is_there() {
             }
         }
     }
-    assert!(seen > 20, "{seen} tests");
+    assert!(seen > 10, "{seen} tests");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

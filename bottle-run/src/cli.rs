@@ -248,7 +248,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Deny(args) => ask::deny(&home()?, &args, cli.flags.json, &say),
         Command::Answer(args) => ask::answer(&home()?, &args, cli.flags.json, &say),
         Command::Grants(args) => ask::grants(&home()?, &args, cli.flags.json),
-        Command::Revoke(args) => ask::revoke(&home()?, &args, &say),
+        Command::Revoke(args) => ask::revoke(&home()?, &args, cli.flags.json, &say),
         Command::Promote(args) => ask::promote(&home()?, &args, &say),
         Command::Watch(args) => ask::watch(&engine, &home()?, &args),
         Command::List => {

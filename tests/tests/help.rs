@@ -132,6 +132,27 @@ fn every_command_says_its_exit_codes() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Most of what the sidecar does is called by the tools; what a person calls is in its help.
+#[test]
+fn the_sidecar_says_how_it_is_called_by_hand() {
+    let Some(sidecar) = tools::sidecar() else {
+        let why = "there is no bottle-sidecar; scripts/build makes it";
+        return bottle_tests::engine::note_skipped("the_sidecar_says_how", why);
+    };
+    let help = Call::new(&sidecar).args(["--help"]).run().ok();
+    for part in [
+        "\n  bottle-sidecar check ",
+        "\n  bottle-sidecar why ",
+        "\nExit codes: 0 ",
+    ] {
+        assert!(help.contains(part), "{part:?}: {help}");
+    }
+    Call::new(&sidecar)
+        .args(["nosuch"])
+        .run()
+        .no_product(2, "nosuch");
+}
+
 /// An error, the same in every tool: one line and a hint, no colour; one JSON object with `--json`; 2 for what is wrong.
 #[test]
 fn errors_look_the_same_everywhere() {

@@ -15,7 +15,8 @@ Examples:
   bottle-ca show --dir ca
   bottle-ca verify --dir ca --host api.example.com
 
-Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused, 4 not found, 5 the CA there is for other names.";
+Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused, 4 not found,
+            5 the CA that is there is for other names";
 
 const MINT: &str = "\
 Examples:

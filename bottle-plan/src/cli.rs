@@ -32,7 +32,7 @@ Examples:
   bottle-plan schema bottle > bottle.schema.json        for an editor; also agent, manifest
   bottle-plan schema plan                               for whoever replaces a stage";
 
-/// Resolve a manifest to a plan: one JSON document with everything about one bottle, and no secret in it.
+/// Resolve a manifest to a plan: one JSON document, everything decided and no secret in it.
 #[derive(Parser, Debug)]
 #[command(name = "bottle-plan", version, after_help = EXAMPLES)]
 pub(crate) struct Cli {

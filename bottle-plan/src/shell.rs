@@ -67,8 +67,7 @@ impl Common {
 }
 
 /// What the help of a command says that does not say it in its own words.
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused by policy, 4 not found, \
-     5 conflict.";
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused by policy, 4 not found, 5 conflict";
 
 /// The command line of a tool, every command of which says its exit codes.
 #[must_use]

@@ -10,7 +10,7 @@ Examples:
   bottle-plan demo | bottle-render --standalone | docker compose -f - config
   bottle-plan demo | bottle-render --format json | jq .services.agent
 
-Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 the plan asks for what no bottle gets.";
+Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 the plan asks for what no bottle gets";
 
 /// Write the Compose file of a plan
 ///

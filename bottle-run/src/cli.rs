@@ -36,8 +36,8 @@ Examples:
   bottle-run gc                                         remove what a crash left
   bottle-plan demo | bottle-render | bottle-run run     all of it; only the audit and logs are kept
 
-Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused by policy, 4 not found, 5 conflict.
-exec, attach and run: the command's own, and 125 for our own failure around it.";
+Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused by policy, 4 not found, 5 conflict
+exec, attach and run: the command's own, and 125 for our own failure around it";
 
 /// Start, enter and remove bottles.
 #[derive(Parser, Debug)]

@@ -32,7 +32,8 @@ Examples:
   bottle-snapshot import demo.tar.zst                   take it in there
   bottle-snapshot push demo-x7k2p registry.example.com/demo:1      or by a registry, and pull
 
-Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused: a secret is inside, 4 not found, 5 conflict.";
+Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused: a secret is inside,
+            4 not found, 5 conflict";
 
 /// Far above any image, far below what fills a disk unnoticed.
 const MAX_IMPORT: u64 = 64 << 30;

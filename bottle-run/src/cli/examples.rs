@@ -12,8 +12,8 @@ Examples:
   bottle-plan demo | bottle-render | bottle-run run -- git --version      another one
   bottle-plan demo | bottle-render | bottle-run run --headless --prompt 'Fix the tests'
 
-Exit codes: the command's own, 128+N after signal N. Without a command: 2 invalid input, 3 refused by policy,
-125 our own failure to start or remove the bottle.";
+Exit codes: the command's own, 128+N after signal N
+Before there is one: 2 usage or invalid input, 3 another digest than expected, 125 our own failure";
 
 pub(super) const EXEC: &str = "\
 Examples:
@@ -21,7 +21,7 @@ Examples:
   echo hello | bottle-run exec demo-x7k2p -- cat                         it reads our stdin
   while read -r f; do bottle-run exec -n demo-x7k2p -- rm \"$f\"; done < list
 
-Exit codes: the command's own, 128+N after signal N; 125 our own failure around it.";
+Exit codes: the command's own, 128+N after signal N, 125 our own failure around it";
 
 pub(super) const ATTACH: &str = "\
 Examples:
@@ -32,7 +32,7 @@ Examples:
 Ctrl-P Ctrl-Q leaves the session running, and so does closing the terminal. The command's end is the session's.
 Without a terminal the command runs on plain pipes and is no session.
 
-Exit codes: the command's own, 128+N after signal N; 0 when it was left running; 125 our own failure around it.";
+Exit codes: the command's own, 128+N after signal N, 0 when it was left, 125 our own failure";
 
 pub(super) const LOGS: &str = "\
 Examples:
@@ -61,7 +61,7 @@ Examples:
   bottle-run audit verify demo-x7k2p
   bottle-run --json audit verify demo-x7k2p | jq .intact
 
-Exit codes: 0 intact, 1 not intact, 2 usage, 4 no such bottle.";
+Exit codes: 0 intact, 1 not intact, 2 usage, 4 no such bottle";
 
 pub(super) const DIFF: &str = "\
 Examples:
@@ -123,8 +123,8 @@ Examples:
   bottle-run check demo-x7k2p                                one that runs
   bottle-plan demo > plan.json && bottle-run check --plan plan.json --json
 
-Exit codes: 0 nothing failed, 1 it could not be tried, 2 usage or invalid input, 3 something is open,
-4 no such bottle, 5 conflict.";
+Exit codes: 0 nothing failed, 1 it could not be tried, 2 usage or invalid input,
+            3 something is open, 4 no such bottle, 5 conflict";
 
 pub(super) const SHOW: &str = "\
 Examples:

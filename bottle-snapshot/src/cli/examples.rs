@@ -6,7 +6,8 @@ Examples:
   bottle-snapshot commit demo-x7k2p --squash             what was deleted in it is gone for good
   bottle-snapshot commit                                 choose from a list
 
-Exit codes: 0 done, 1 failed, 2 usage, or a value is missing, 3 refused: a secret is inside, 4 not found, 5 conflict.";
+Exit codes: 0 done, 1 failed, 2 usage, or a value to look for is missing,
+            3 refused: a secret is inside, 4 not found, 5 conflict";
 
 pub(super) const LIST: &str = "\
 Examples:
@@ -23,7 +24,8 @@ Examples:
   bottle-snapshot verify demo-x7k2p
   bottle-snapshot verify demo-x7k2p@1 --allow-missing    also without the values that are gone
 
-Exit codes: 0 none is inside, 1 failed, 2 usage, or a value is missing, 3 a secret is inside, 4 not found, 5 conflict.";
+Exit codes: 0 none is inside, 1 failed, 2 usage, or a value to look for is missing,
+            3 a secret is inside, 4 not found, 5 conflict";
 
 pub(super) const RM: &str = "\
 Examples:

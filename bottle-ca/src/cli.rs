@@ -15,13 +15,8 @@ Examples:
   bottle-ca show --dir ca
   bottle-ca verify --dir ca --host api.example.com
 
-Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused, 4 not found, 5 the CA there is for other names.";
-
-const COMPLETIONS: &str = "\
-Examples:
-  source <(bottle-ca completions bash)                                   now
-  bottle-ca completions bash > ~/.local/share/bash-completion/completions/bottle-ca
-  bottle-ca completions fish > ~/.config/fish/completions/bottle-ca.fish";
+Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused, 4 not found,
+            5 the CA that is there is for other names";
 
 const MINT: &str = "\
 Examples:
@@ -52,17 +47,8 @@ pub(crate) struct Cli {
     #[arg(long)]
     pub(crate) renew: bool,
 
-    /// Write results and errors as JSON
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-
-    /// Say nothing but errors on stderr
-    #[arg(long, short, global = true)]
-    pub(crate) quiet: bool,
-
-    /// Never ask; this tool never does
-    #[arg(long, global = true)]
-    no_input: bool,
+    #[command(flatten)]
+    pub(crate) flags: shell::Flags,
 }
 
 #[derive(Debug, Subcommand)]
@@ -76,19 +62,8 @@ pub(crate) enum Command {
     /// Check that a CA is complete, consistent and valid now
     #[command(after_help = VERIFY)]
     Verify(Verify),
-    /// Print the completions of a shell
-    #[command(after_help = COMPLETIONS)]
-    Completions {
-        /// bash, zsh or fish
-        #[arg(value_parser = shell::SHELLS)]
-        shell: String,
-    },
-    /// Write the man pages into a folder
-    #[command(hide = true)]
-    Man {
-        /// The folder
-        folder: PathBuf,
-    },
+    #[command(flatten)]
+    Common(shell::Common),
 }
 
 #[derive(Debug, Args)]

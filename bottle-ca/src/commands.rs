@@ -8,6 +8,7 @@ use bottle_ca::{
     Authority, CERT_FILE, KEY_FILE, Outcome, Request, Scope, ensure, fill, read, request_from_plan,
     rfc3339,
 };
+use bottle_plan::explain::counted;
 use bottle_plan::failure::{Failure, Result, printable};
 use bottle_plan::tool;
 use serde_json::{Value, json};
@@ -29,14 +30,14 @@ pub(crate) fn run(cli: &Cli) -> Result<Report> {
     let now = OffsetDateTime::now_utc();
     match &cli.command {
         None => filter(cli.renew, now),
-        Some(Command::Mint(options)) => mint(options, cli.renew, cli.json, now),
+        Some(Command::Mint(options)) => mint(options, cli.renew, cli.flags.json, now),
         Some(_) if cli.renew => Err(Failure::invalid(
             "--renew goes with mint, or with a plan on stdin",
         )),
-        Some(Command::Show(folder)) => show(&folder.dir, cli.json),
+        Some(Command::Show(folder)) => show(&folder.dir, cli.flags.json),
         Some(Command::Verify(options)) => verify(options, now),
         // They need no CA: `main` answers them.
-        Some(Command::Completions { .. } | Command::Man { .. }) => Ok(Report {
+        Some(Command::Common(_)) => Ok(Report {
             product: String::new(),
             note: String::new(),
         }),
@@ -134,8 +135,7 @@ fn note(dir: &Path, authority: &Authority, outcome: Outcome) -> String {
     let hosts = match authority.scope().hosts().count() {
         0 => "no host".to_owned(),
         _ if authority.scope().is_any_host() => "every host".to_owned(),
-        1 => "1 host".to_owned(),
-        many => format!("{many} hosts"),
+        many => counted(many as u64, "host"),
     };
     format!(
         "{did} {} for {hosts}, valid until {}",

@@ -27,7 +27,8 @@ pub const MAX_LINE: usize = 32 * 1024;
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Record<'a> {
-    /// Always [`AUDIT_SCHEMA`].
+    /// Always `bottle.audit/v1`.
+    #[cfg_attr(feature = "manifest", schemars(extend("const" = AUDIT_SCHEMA)))]
     pub schema: Cow<'a, str>,
     /// When it began, RFC 3339 in UTC with milliseconds.
     pub time: Cow<'a, str>,

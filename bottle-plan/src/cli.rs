@@ -14,7 +14,7 @@ use bottle_plan::planner::{self, Request};
 use bottle_plan::resume::Begin;
 use bottle_plan::snapshot::Wanted;
 use bottle_plan::{explain, granted, schema, shell, state, subnet, tool};
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use clap_complete::ArgValueCandidates;
 
 const EXAMPLES: &str = "\
@@ -25,22 +25,14 @@ Examples:
   bottle-plan --resume demo-x7k2p | bottle-render | bottle-run up    go on from its newest snapshot
   bottle-plan --from demo-x7k2p@3 --slug demo-b        another bottle that begins there
   bottle-plan demo --slug demo | bottle-plan diff demo -     what a new start would change
-  bottle-plan schema manifest > manifest.schema.json   for an editor
-
-Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused by policy, 4 not found, 5 conflict.";
-
-const COMPLETIONS: &str = "\
-Examples:
-  source <(bottle-plan completions bash)                                   now
-  bottle-plan completions bash > ~/.local/share/bash-completion/completions/bottle-plan
-  bottle-plan completions fish > ~/.config/fish/completions/bottle-plan.fish";
+  bottle-plan schema manifest > manifest.schema.json   for an editor";
 
 const SCHEMA: &str = "\
 Examples:
-  bottle-plan schema bottle > bottle.schema.json    for an editor; also agent, manifest
+  bottle-plan schema bottle > bottle.schema.json        for an editor; also agent, manifest
   bottle-plan schema plan                               for whoever replaces a stage";
 
-/// Resolve a manifest to a plan: one JSON document with everything about one bottle, and no secret in it.
+/// Resolve a manifest to a plan: one JSON document, everything decided and no secret in it.
 #[derive(Parser, Debug)]
 #[command(name = "bottle-plan", version, after_help = EXAMPLES)]
 pub(crate) struct Cli {
@@ -64,11 +56,11 @@ pub(crate) struct Cli {
     slug: Option<String>,
 
     /// Go on with a bottle: its name, its addresses, its newest snapshot (or N), the manifests as they are now
-    #[arg(long, value_name = "SLUG[@N]", conflicts_with_all = ["slug", "from", "check"])]
+    #[arg(long, value_name = "SLUG[@N]", conflicts_with_all = ["slug", "from", "check"], add = slugs())]
     resume: Option<Wanted>,
 
     /// Begin another bottle from a snapshot of this one
-    #[arg(long, value_name = "SLUG[@N]", conflicts_with = "check")]
+    #[arg(long, value_name = "SLUG[@N]", conflicts_with = "check", add = slugs())]
     from: Option<Wanted>,
 
     /// The folder with bottles/, agents/ and state/
@@ -95,17 +87,8 @@ pub(crate) struct Cli {
     #[arg(long)]
     check: bool,
 
-    /// Machine-readable: results as JSON on stdout, errors as JSON on stderr
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-
-    /// Say nothing but warnings and errors
-    #[arg(long, short, global = true)]
-    quiet: bool,
-
-    /// Never ask; this tool never does
-    #[arg(long, global = true)]
-    no_input: bool,
+    #[command(flatten)]
+    pub(crate) flags: shell::Flags,
 }
 
 #[derive(Subcommand, Debug)]
@@ -113,7 +96,7 @@ enum Command {
     /// Print the JSON Schema of a document
     #[command(after_help = SCHEMA)]
     Schema {
-        /// manifest, bottle, agent, provider, plan, policy, handle, audit, snapshot, diff, replay, request, answer, grant or supervise
+        /// manifest, bottle, agent, provider, plan, policy, gate, handle, audit, snapshot, diff, replay, request, answer, grant or supervise
         #[arg(default_value = "plan")]
         document: String,
     },
@@ -123,26 +106,19 @@ enum Command {
     Learn(learn::Learn),
     /// Say which recorded requests another policy would decide differently
     Replay(replay::Replay),
-    /// Print the completions of a shell
-    #[command(after_help = COMPLETIONS)]
-    Completions {
-        /// bash, zsh or fish
-        #[arg(value_parser = shell::SHELLS)]
-        shell: String,
-    },
-    /// Write the man pages into a folder
-    #[command(hide = true)]
-    Man {
-        /// The folder
-        folder: PathBuf,
-    },
+    #[command(flatten)]
+    Common(shell::Common),
+}
+
+fn slugs() -> ArgValueCandidates {
+    ArgValueCandidates::new(shell::slugs)
 }
 
 pub(crate) fn run(cli: Cli) -> Result<u8> {
     if let Some(command) = &cli.command {
         return subcommand(&cli, command);
     }
-    let (check, wants_explanation, quiet) = (cli.check, cli.explain, cli.quiet);
+    let (check, wants_explanation, quiet) = (cli.check, cli.explain, cli.flags.quiet);
     let request = request(cli)?;
     let planned = if check {
         planner::check(&request)?
@@ -176,11 +152,10 @@ fn subcommand(cli: &Cli, command: &Command) -> Result<u8> {
     }
     match command {
         Command::Schema { document } => tool::emit(&schema::schema(document)?).map(|()| 0),
-        Command::Diff(args) => diff::run(args, &home(cli)?, cli.json, cli.quiet),
-        Command::Learn(args) => learn::run(args, &home(cli)?, cli.json, cli.quiet),
-        Command::Replay(args) => replay::run(args, &home(cli)?, cli.json, cli.quiet),
-        Command::Completions { shell } => shell::print_completions(shell, "bottle-plan"),
-        Command::Man { folder } => shell::write_man_pages(Cli::command(), folder),
+        Command::Diff(args) => diff::run(args, &home(cli)?, cli.flags.json, cli.flags.quiet),
+        Command::Learn(args) => learn::run(args, &home(cli)?, cli.flags.json, cli.flags.quiet),
+        Command::Replay(args) => replay::run(args, &home(cli)?, cli.flags.json, cli.flags.quiet),
+        Command::Common(common) => common.run::<Cli>(),
     }
 }
 

@@ -74,29 +74,10 @@ fn list<'a>(value: &'a mut Value, pointer: &str) -> impl Iterator<Item = &'a mut
 
 #[cfg(test)]
 mod tests {
-    use crate::manifest::load::{Places, by_name};
-    use crate::resolve::{Inputs, resolve};
+    use crate::resolve::fixture::planned;
 
     fn digest(manifest: &str, slug: &str) -> String {
-        let root = tempfile::tempdir().expect("temp dir");
-        let home = root.path().join("home");
-        std::fs::create_dir_all(home.join("bottles")).expect("mkdir");
-        std::fs::write(home.join("bottles/web.yaml"), manifest).expect("write");
-        let places = Places {
-            home: home.clone(),
-            cwd: root.path().to_owned(),
-        };
-        let manifest = by_name(&places, "web", &[]).expect("valid");
-        let inputs = Inputs {
-            places: &places,
-            user_home: None,
-            slug,
-            state: home.join("state").join(slug),
-            range: "10.213.0.0/27".parse().expect("valid"),
-            session: None,
-            workspace: None,
-        };
-        resolve(&manifest, &inputs).expect("resolves").plan.digest
+        planned(manifest, slug).digest
     }
 
     const ONE: &str = "image: x\negress: {routes: [{host: a.example.com}]}\n";

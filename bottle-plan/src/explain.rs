@@ -27,7 +27,7 @@ pub fn explain(plan: &Plan) -> String {
         [] => "  reaches    nothing".to_owned(),
         routes => format!(
             "  reaches    {} and nothing else:",
-            counted(routes.len(), "destination")
+            counted(routes.len() as u64, "destination")
         ),
     });
     for route in &plan.egress.routes {
@@ -55,7 +55,7 @@ pub fn explain(plan: &Plan) -> String {
     if let Some(gate) = &plan.git_gate {
         line(format!(
             "  git        {} through git-gate, each push checked first:",
-            counted(gate.repos.len(), "repository")
+            counted(gate.repos.len() as u64, "repository")
         ));
         for repo in &gate.repos {
             line(format!("    - {}: {}", repo.url, pushes(repo)));
@@ -116,7 +116,7 @@ fn may_ask(supervise: &Supervise) -> String {
 pub fn seconds_in_words(seconds: u64) -> String {
     for (unit, noun) in [(86_400, "day"), (3600, "hour"), (60, "minute")] {
         if seconds >= unit && seconds.is_multiple_of(unit) {
-            return counted(usize::try_from(seconds / unit).unwrap_or(usize::MAX), noun);
+            return counted(seconds / unit, noun);
         }
     }
     format!("{seconds} s")
@@ -194,7 +194,7 @@ fn alternative(rule: &Match) -> String {
 /// The budget of a route, as the end of its sentence.
 pub(crate) fn budget(limits: &Limits) -> String {
     let parts = [
-        limits.requests.map(|count| format!("{count} requests")),
+        limits.requests.map(|count| counted(count, "request")),
         limits.bytes_out.map(|bytes| format!("{bytes} bytes out")),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
@@ -216,10 +216,7 @@ fn pushes(repo: &Repo) -> String {
     let mut text = format!(
         "fetch, and push {} (at most {} and {} MiB, no force, no delete)",
         repo.refs.join(", "),
-        counted(
-            usize::try_from(repo.push.max_commits).unwrap_or(usize::MAX),
-            "commit"
-        ),
+        counted(repo.push.max_commits, "commit"),
         repo.push.max_bytes >> 20
     );
     if repo.push.review {
@@ -266,7 +263,9 @@ fn limits(plan: &Plan) -> String {
     )
 }
 
-fn counted(count: usize, noun: &str) -> String {
+/// So many of them: `1 repository`, `2 repositories`.
+#[must_use]
+pub fn counted(count: u64, noun: &str) -> String {
     match (count, noun.strip_suffix('y').filter(|_| noun != "day")) {
         (1, _) => format!("1 {noun}"),
         (n, Some(stem)) => format!("{n} {stem}ies"),

@@ -244,6 +244,29 @@ pub fn printable(text: &str) -> String {
 mod tests {
     use super::*;
 
+    /// A script's author goes by the tables.
+    #[test]
+    fn the_pages_have_every_code() {
+        let kinds = [
+            Kind::Failed,
+            Kind::Invalid,
+            Kind::Refused,
+            Kind::NotFound,
+            Kind::Conflict,
+            Kind::AroundExec,
+        ];
+        let (readme, pipeline) = (
+            include_str!("../../README.md"),
+            include_str!("../../docs/pipeline.md"),
+        );
+        for kind in kinds {
+            let (code, name) = (kind.code(), kind.name());
+            assert!(readme.contains(&format!("\n| {code} | ")), "{name}");
+            let row = format!("\n| {code} | `{name}` | ");
+            assert!(pipeline.contains(&row), "{row}");
+        }
+    }
+
     #[test]
     fn causes_are_joined_and_the_hint_stands_on_its_own_line() {
         let failure = Failure::invalid("bad slug")

@@ -143,7 +143,8 @@ pub struct Forge {
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Gate {
-    /// Always [`GATE_SCHEMA`].
+    /// Always `bottle.gate/v1`.
+    #[cfg_attr(feature = "manifest", schemars(extend("const" = GATE_SCHEMA)))]
     pub schema: String,
     /// The bottle's slug; goes into every audit record.
     pub bottle: String,

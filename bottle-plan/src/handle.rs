@@ -14,7 +14,8 @@ pub const HANDLE_SCHEMA: &str = "bottle.handle/v1";
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Handle {
-    /// Always [`HANDLE_SCHEMA`].
+    /// Always `bottle.handle/v1`.
+    #[cfg_attr(feature = "manifest", schemars(extend("const" = HANDLE_SCHEMA)))]
     pub schema: String,
     /// The bottle.
     pub slug: String,

@@ -18,7 +18,8 @@ pub const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE",
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
-    /// Always [`POLICY_SCHEMA`].
+    /// Always `bottle.policy/v1`.
+    #[cfg_attr(feature = "manifest", schemars(extend("const" = POLICY_SCHEMA)))]
     pub schema: String,
     /// The bottle's slug; goes into every audit record.
     pub bottle: String,

@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use crate::audit::{Decision, Record, Way};
+use crate::explain::counted;
 use crate::failure::{Failure, PathContext as _, Result, printable};
 use crate::policy::{Policy, Scheme};
 use crate::{state, tool};
@@ -61,7 +62,8 @@ struct Question {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Replay {
-    /// Always [`REPLAY_SCHEMA`].
+    /// Always `bottle.replay/v1`.
+    #[schemars(extend("const" = REPLAY_SCHEMA))]
     pub schema: &'static str,
     /// The bottle whose audit was read.
     pub slug: String,
@@ -300,8 +302,8 @@ impl Replay {
     #[must_use]
     pub fn summary(&self) -> String {
         let mut text = format!(
-            "{} requests asked again, {} would be decided differently or cannot be told",
-            self.requests,
+            "{} asked again, {} would be decided differently or cannot be told",
+            counted(self.requests, "request"),
             self.flips.iter().map(|flip| flip.requests).sum::<u64>()
         );
         if self.unsayable > 0 {

@@ -47,7 +47,8 @@ pub const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE",
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    /// Always [`REQUEST_SCHEMA`].
+    /// Always `bottle.request/v1`.
+    #[cfg_attr(feature = "manifest", schemars(extend("const" = REQUEST_SCHEMA)))]
     pub schema: String,
     /// `r-` and eight letters and digits that no one else chose; also the name of the file.
     pub id: String,
@@ -130,7 +131,8 @@ pub enum OnTimeout {
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
-    /// Always [`ANSWER_SCHEMA`].
+    /// Always `bottle.answer/v1`.
+    #[cfg_attr(feature = "manifest", schemars(extend("const" = ANSWER_SCHEMA)))]
     pub schema: String,
     /// The request; also the name of the file.
     pub request: String,
@@ -165,7 +167,8 @@ pub enum Verdict {
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Grant {
-    /// Always [`GRANT_SCHEMA`].
+    /// Always `bottle.grant/v1`.
+    #[cfg_attr(feature = "manifest", schemars(extend("const" = GRANT_SCHEMA)))]
     pub schema: String,
     /// `g-` and what follows `r-` in its request's id; also the name of the file.
     pub id: String,

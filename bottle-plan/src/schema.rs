@@ -59,3 +59,24 @@ pub fn schema(document: &str) -> Result<String> {
     };
     crate::state::to_json(&schema)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn every_document_is_bound_to_its_tag() {
+        for document in DOCUMENTS {
+            let schema = schema(document).expect(document);
+            let schema: Value = serde_json::from_str(&schema).expect("JSON");
+            let tag = &schema["properties"]["schema"];
+            // A manifest may go without; what it may not have is another document's.
+            let only = tag["const"].as_str().or_else(|| tag["enum"][0].as_str());
+            let only = only.unwrap_or_else(|| panic!("{document}: any tag will do: {tag}"));
+            let said = tag["description"].as_str().unwrap_or_default();
+            assert!(said.contains(only), "{document}: {only} is told as: {said}");
+        }
+    }
+}

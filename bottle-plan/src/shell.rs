@@ -1,33 +1,121 @@
-//! What every command line of the tools offers the same way: completions, man pages, the version for machines.
+//! What the command lines of all tools have in common: flags, exit codes in each help, completions, man pages.
 
-use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
 
-use clap::Command;
+use clap::{Args, Command, CommandFactory, Parser, Subcommand};
 use clap_complete::env::Shells;
 use clap_complete::{CompleteEnv, CompletionCandidate};
 
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, PathContext as _, Result};
 use crate::manifest::load::{self, Places};
 use crate::state::StateHome;
 use crate::tool;
 
 /// The shells there are completions for.
-pub const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
+const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
 /// Set by the completion script when the shell asks what could come next.
 const VARIABLE: &str = "BOTTLE_COMPLETE";
 
+/// The flags of every tool.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Flags {
+    /// Machine-readable: results as JSON on stdout, errors as JSON on stderr
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Say nothing but warnings and errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+
+    /// Never ask: what would be asked for is an error
+    #[arg(long, global = true)]
+    pub no_input: bool,
+}
+
+/// The commands of every tool.
+#[derive(Debug, Subcommand)]
+pub enum Common {
+    /// Print the completions of a shell
+    Completions {
+        /// bash, zsh or fish
+        #[arg(value_parser = SHELLS)]
+        shell: String,
+    },
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        folder: PathBuf,
+    },
+}
+
+impl Common {
+    /// Does it, for the tool that `Cli` is the command line of.
+    ///
+    /// # Errors
+    /// When there are none for that shell, or the product cannot be written.
+    pub fn run<Cli: CommandFactory>(&self) -> Result<u8> {
+        let command = command::<Cli>();
+        match self {
+            Self::Completions { shell } => tool::emit(&completions(shell, command.get_name())?)?,
+            Self::Man { folder } => write_man_pages(command, folder)?,
+        }
+        Ok(0)
+    }
+}
+
+/// What the help of a command says that does not say it in its own words.
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused by policy, 4 not found, 5 conflict";
+
+/// The command line of a tool, every command of which says its exit codes.
+#[must_use]
+pub fn command<Cli: CommandFactory>() -> Command {
+    let command = Cli::command();
+    let examples = completion_examples(command.get_name());
+    with_exit_codes(command.mut_subcommand("completions", |command| command.after_help(examples)))
+}
+
+fn completion_examples(tool: &str) -> String {
+    format!(
+        "Examples:
+  source <({tool} completions bash)                                   now
+  {tool} completions bash > ~/.local/share/bash-completion/completions/{tool}
+  {tool} completions fish > ~/.config/fish/completions/{tool}.fish"
+    )
+}
+
+fn with_exit_codes(command: Command) -> Command {
+    let said = command.get_after_help().map(ToString::to_string);
+    let said = said.unwrap_or_default();
+    let command = if said.contains("Exit codes: ") {
+        command
+    } else {
+        command.after_help(format!("{said}\n\n{EXIT_CODES}"))
+    };
+    command.mut_subcommands(with_exit_codes)
+}
+
+/// What was typed.
+///
+/// # Errors
+/// Also when it was help or the version that was asked for: see [`tool::not_parsed`].
+pub fn parse<Cli: Parser>() -> Result<Cli, clap::Error> {
+    let mut command = command::<Cli>();
+    let mut typed = command.try_get_matches_from_mut(env::args_os())?;
+    Cli::from_arg_matches_mut(&mut typed).map_err(|error| error.format(&mut command))
+}
+
 /// When it is a shell that asks what could come next, answers it and ends the program. The first thing in `main`.
-pub fn answer(command: fn() -> Command) {
-    CompleteEnv::with_factory(command).var(VARIABLE).complete();
+pub fn answer<Cli: CommandFactory>() {
+    CompleteEnv::with_factory(command::<Cli>)
+        .var(VARIABLE)
+        .complete();
 }
 
 /// The script that makes `shell` ask `tool`, which then answers with the bottles and agents there are at that moment.
-///
-/// # Errors
-/// When it is none of [`SHELLS`].
-pub fn completions(shell: &str, tool: &str) -> Result<String> {
+fn completions(shell: &str, tool: &str) -> Result<String> {
     let shells = Shells::builtins();
     let known = shells.completer(shell).filter(|_| SHELLS.contains(&shell));
     let Some(completer) = known else {
@@ -44,24 +132,11 @@ pub fn completions(shell: &str, tool: &str) -> Result<String> {
         .map_err(|error| Failure::failed("the script is not text").because(error))
 }
 
-/// Prints the completion script; the whole of the subcommand `completions`.
-///
-/// # Errors
-/// As [`completions`], or when stdout cannot be written to.
-pub fn print_completions(shell: &str, tool: &str) -> Result<u8> {
-    tool::emit(&completions(shell, tool)?).map(|()| 0)
-}
-
 /// Writes a man page for the tool and each of its commands into `folder`: `TOOL.1`, `TOOL-COMMAND.1`.
-///
-/// # Errors
-/// When a page cannot be written.
-pub fn write_man_pages(command: Command, folder: &std::path::Path) -> Result<u8> {
-    use crate::failure::PathContext as _;
-    std::fs::create_dir_all(folder).at("create", folder)?;
+fn write_man_pages(command: Command, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).at("create", folder)?;
     clap_mangen::generate_to(command.disable_help_subcommand(true), folder)
-        .at("write man pages to", folder)?;
-    Ok(0)
+        .at("write man pages to", folder)
 }
 
 /// The slugs of this home's bottles.

@@ -19,7 +19,8 @@ pub const SNAPSHOTS_FILE: &str = "snapshots.json";
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Snapshot {
-    /// Always [`SNAPSHOT_SCHEMA`].
+    /// Always `bottle.snapshot/v1`.
+    #[cfg_attr(feature = "manifest", schemars(extend("const" = SNAPSHOT_SCHEMA)))]
     pub schema: String,
     /// Sixteen random hexadecimal digits: the same on every host the snapshot is moved to.
     pub id: String,

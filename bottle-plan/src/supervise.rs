@@ -15,7 +15,8 @@ pub const SUPERVISE_SCHEMA: &str = "bottle.supervise/v1";
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Always [`SUPERVISE_SCHEMA`].
+    /// Always `bottle.supervise/v1`.
+    #[cfg_attr(feature = "manifest", schemars(extend("const" = SUPERVISE_SCHEMA)))]
     pub schema: String,
     /// The bottle.
     pub bottle: String,

@@ -98,7 +98,13 @@ fn every_manifest_gives_its_plan() {
 fn every_document_has_its_schema_on_disk() {
     let folder = golden().join("schema");
     let documents = bottle_plan::schema::DOCUMENTS;
+    let help = bottle_plan()
+        .args(["schema", "--help"])
+        .output()
+        .expect("runs");
+    let help = String::from_utf8(help.stdout).expect("UTF-8");
     for document in documents {
+        assert!(help.contains(document), "{document} is not in {help}");
         let output = bottle_plan()
             .args(["schema", document])
             .output()

@@ -4,10 +4,12 @@
 //! its texts end up in container names, host paths and mounts; what is refused here cannot get there. A rule that needs
 //! the engine or the file system (does the image exist, is the folder a link) belongs to `bottle-run`.
 
+mod texts;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::Ipv4Addr;
-use std::path::{Component, Path};
+use std::path::Path;
 
 use bottle_plan::failure::{Failure, Result};
 use bottle_plan::plan::{
@@ -15,8 +17,12 @@ use bottle_plan::plan::{
 };
 use bottle_plan::{slug, strict};
 use ipnet::Ipv4Net;
-use serde_json::Value;
 
+pub(crate) use self::texts::check_user;
+use self::texts::{
+    check_container_path, check_host_path, check_image, check_key, check_keys, check_text,
+    check_variable,
+};
 use crate::compose::nth_address;
 
 const HINT: &str = "`bottle-plan NAME` makes a plan that keeps these rules";
@@ -45,10 +51,6 @@ const CONTAINER_OWN: &[&str] = &[
 
 /// Networks every engine has. Under `external` they would be taken for ours, `host` being the host itself.
 const ENGINE_NETWORKS: &[&str] = &["bridge", "default", "host", "ingress", "none"];
-
-/// The most characters of a key the plan brings along. Compose's reader of YAML gives up on one over 1024 as written, and
-/// each character may be written as six.
-const LONGEST_KEY: usize = 128;
 
 /// What the engine itself refuses to go below.
 const LEAST_MEMORY: u64 = 6 << 20;
@@ -395,117 +397,6 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<()> {
             return Err(wrong(&at, "is not the plan's to set"));
         }
         check_text(&at, value)?;
-    }
-    Ok(())
-}
-
-/// A reference as the engine takes it, never one that a command line would read as an option.
-fn check_image(at: &str, reference: &str) -> Result<()> {
-    let plain =
-        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/' | b':' | b'@');
-    let begins_well = reference
-        .bytes()
-        .next()
-        .is_some_and(|b| b.is_ascii_alphanumeric());
-    if begins_well && reference.len() <= 512 && reference.bytes().all(plain) {
-        return Ok(());
-    }
-    Err(wrong(
-        at,
-        format_args!("is `{reference}`, which is not an image"),
-    ))
-}
-
-/// `uid:gid` as numbers, in the one way to write them. A name would be looked up in the image.
-pub(crate) fn check_user(at: &str, user: &str) -> Result<(u32, u32)> {
-    let number = |text: &str| {
-        text.parse::<u32>()
-            .ok()
-            .filter(|number| number.to_string() == text)
-    };
-    user.split_once(':')
-        .and_then(|(uid, gid)| Some((number(uid)?, number(gid)?)))
-        .ok_or_else(|| {
-            wrong(
-                at,
-                format_args!("is `{user}` and not two numbers, `uid:gid`"),
-            )
-        })
-}
-
-/// A name that every shell can set.
-fn check_variable(at: &str, name: &str) -> Result<()> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    if name.bytes().next().is_some_and(|b| !b.is_ascii_digit()) && name.bytes().all(plain) {
-        return Ok(());
-    }
-    Err(wrong(
-        at,
-        format_args!("has `{name}`, which is not the name of a variable"),
-    ))
-}
-
-/// No variable and no argument can hold a NUL; the kernel would end it there.
-fn check_text(at: &str, text: &str) -> Result<()> {
-    if text.contains('\0') {
-        Err(wrong(at, "has a NUL character"))
-    } else {
-        Ok(())
-    }
-}
-
-fn check_key(at: &str, key: &str) -> Result<()> {
-    if key.chars().count() <= LONGEST_KEY {
-        return Ok(());
-    }
-    Err(wrong(
-        at,
-        format_args!("has a key of more than {LONGEST_KEY} characters"),
-    ))
-}
-
-fn check_keys(at: &str, value: &Value) -> Result<()> {
-    match value {
-        Value::Array(values) => values.iter().try_for_each(|value| check_keys(at, value)),
-        Value::Object(members) => members
-            .iter()
-            .try_for_each(|(key, value)| check_key(at, key).and_then(|()| check_keys(at, value))),
-        _ => Ok(()),
-    }
-}
-
-/// Absolute, and the only way to write that path: what is compared must be what is mounted.
-fn check_host_path(at: &str, path: &Path) -> Result<()> {
-    let Some(text) = path.to_str() else {
-        return Err(wrong(at, format_args!("is not UTF-8: {}", path.display())));
-    };
-    check_path(at, text)
-}
-
-fn check_container_path(at: &str, path: &str) -> Result<()> {
-    check_path(at, path)?;
-    if path == "/" {
-        Err(wrong(at, "is the root of the container"))
-    } else {
-        Ok(())
-    }
-}
-
-fn check_path(at: &str, text: &str) -> Result<()> {
-    let plain = |component| matches!(component, Component::RootDir | Component::Normal(_));
-    let path = Path::new(text);
-    let normal: std::path::PathBuf = path.components().collect();
-    if !path.is_absolute()
-        || !path.components().all(plain)
-        || normal.as_os_str() != path.as_os_str()
-    {
-        return Err(wrong(
-            at,
-            format_args!("is `{text}` and not an absolute path without `.`, `..` and `//`"),
-        ));
-    }
-    if text.contains(char::is_control) {
-        return Err(wrong(at, format_args!("has a control character: {text:?}")));
     }
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! The arguments, and nothing about what they do.
 
-use std::path::PathBuf;
-
 use bottle_plan::shell;
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -12,13 +10,7 @@ Examples:
   bottle-plan demo | bottle-render --standalone | docker compose -f - config
   bottle-plan demo | bottle-render --format json | jq .services.agent
 
-Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 the plan asks for what no bottle gets.";
-
-const COMPLETIONS: &str = "\
-Examples:
-  source <(bottle-render completions bash)                                   now
-  bottle-render completions bash > ~/.local/share/bash-completion/completions/bottle-render
-  bottle-render completions fish > ~/.config/fish/completions/bottle-render.fish";
+Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 the plan asks for what no bottle gets";
 
 /// Write the Compose file of a plan
 ///
@@ -38,34 +30,14 @@ pub(crate) struct Cli {
     #[arg(long)]
     pub(crate) standalone: bool,
 
-    /// Write errors as JSON
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-
-    /// Say nothing but errors; there is nothing else to say
-    #[arg(long, short, global = true)]
-    quiet: bool,
-
-    /// Never ask; this tool never does
-    #[arg(long, global = true)]
-    no_input: bool,
+    #[command(flatten)]
+    pub(crate) flags: shell::Flags,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Print the completions of a shell
-    #[command(after_help = COMPLETIONS)]
-    Completions {
-        /// bash, zsh or fish
-        #[arg(value_parser = shell::SHELLS)]
-        shell: String,
-    },
-    /// Write the man pages into a folder
-    #[command(hide = true)]
-    Man {
-        /// The folder
-        folder: PathBuf,
-    },
+    #[command(flatten)]
+    Common(shell::Common),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use bottle_plan::failure::{Failure, Result};
 use bottle_plan::{shell, tool};
 use bottle_render::{Options, compose, plan_from_json, to_json, to_yaml};
-use clap::{CommandFactory as _, Parser as _};
 
 use cli::{Cli, Command, Format};
 
@@ -15,18 +14,16 @@ const TOOL: &str = "bottle-render";
 const USE: &str = "bottle-plan NAME | bottle-render";
 
 fn main() -> ExitCode {
-    shell::answer(Cli::command);
-    match Cli::try_parse() {
-        Ok(cli) => tool::finish(TOOL, cli.json, run(&cli)),
+    shell::answer::<Cli>();
+    match shell::parse::<Cli>() {
+        Ok(cli) => tool::finish(TOOL, cli.flags.json, run(&cli)),
         Err(answer) => tool::not_parsed(TOOL, &answer.to_string(), answer.use_stderr()),
     }
 }
 
 fn run(cli: &Cli) -> Result<u8> {
-    match &cli.command {
-        Some(Command::Completions { shell }) => return shell::print_completions(shell, TOOL),
-        Some(Command::Man { folder }) => return shell::write_man_pages(Cli::command(), folder),
-        None => {}
+    if let Some(Command::Common(common)) = &cli.command {
+        return common.run::<Cli>();
     }
     let text = String::from_utf8(tool::read_stdin("a plan", USE)?).map_err(|error| {
         Failure::invalid("the plan is not UTF-8")

@@ -5,22 +5,19 @@ mod audit;
 mod check;
 mod examples;
 mod gc;
+mod start;
 mod work;
 
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
-use bottle_plan::explain::explain;
-use bottle_plan::failure::{Failure, PathContext as _, Result};
-use bottle_plan::handle::Handle;
-use bottle_plan::plan::{EnvSource, Plan};
+use bottle_plan::failure::Result;
 use bottle_plan::{shell, state, tool};
 use bottle_run::bottle::{self, Home, around_exec};
 use bottle_run::engine::Engine;
 use bottle_run::exec::{self, Stdin};
 use bottle_run::terminal::keys;
-use bottle_run::{down, interrupt, list, logs, sessions, up};
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use bottle_run::{down, list, logs, sessions};
+use clap::{Parser, Subcommand};
 use clap_complete::ArgValueCandidates;
 
 const TOOL: &str = "bottle-run";
@@ -39,8 +36,8 @@ Examples:
   bottle-run gc                                         remove what a crash left
   bottle-plan demo | bottle-render | bottle-run run     all of it; only the audit and logs are kept
 
-Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused by policy, 4 not found, 5 conflict,
-125 our own failure around exec; exec returns the command's own code otherwise.";
+Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused by policy, 4 not found, 5 conflict
+exec, attach and run: the command's own, and 125 for our own failure around it";
 
 /// Start, enter and remove bottles.
 #[derive(Parser, Debug)]
@@ -53,35 +50,18 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "DIR", env = "BOTTLE_HOME", global = true)]
     home: Option<PathBuf>,
 
-    /// Machine-readable: results as JSON on stdout, errors as JSON on stderr
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-
-    /// Say nothing but errors
-    #[arg(long, short, global = true)]
-    quiet: bool,
-
-    /// Never ask: what would be asked for is an error
-    #[arg(long, global = true)]
-    no_input: bool,
+    #[command(flatten)]
+    pub(crate) flags: shell::Flags,
 }
 
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Start the bottle on stdin; print its handle when its agent is ready
     #[command(after_help = examples::UP)]
-    Up(Up),
+    Up(start::Up),
     /// Start the bottle on stdin, run its command (or CMD), remove it again whatever happens
     #[command(after_help = examples::RUN)]
-    Run {
-        #[command(flatten)]
-        up: Up,
-        #[command(flatten)]
-        task: Task,
-        /// Run this instead of the plan's command
-        #[arg(last = true, value_name = "CMD", conflicts_with = "prompt")]
-        command: Vec<String>,
-    },
+    Run(start::Run),
     /// Run a command in the agent's container
     #[command(after_help = examples::EXEC)]
     Exec {
@@ -105,7 +85,7 @@ enum Command {
         #[arg(add = ArgValueCandidates::new(shell::slugs))]
         slug: String,
         #[command(flatten)]
-        task: Task,
+        task: start::Task,
         /// Which of several sessions; a new one runs the bottle's command once more
         #[arg(long, value_name = "NAME", default_value = sessions::USUAL)]
         session: String,
@@ -122,8 +102,8 @@ enum Command {
         /// The bottle
         #[arg(add = ArgValueCandidates::new(shell::slugs))]
         slug: String,
-        /// Only this part: agent, egress or supervise
-        #[arg(value_parser = ["agent", "egress", "supervise"])]
+        /// Only this container
+        #[arg(value_parser = ["agent", "egress", "git-gate", "supervise"])]
         role: Option<String>,
         /// Go on as more comes
         #[arg(long, short)]
@@ -179,60 +159,13 @@ enum Command {
         #[arg(long)]
         purge: bool,
     },
-    /// Print the completions of a shell
-    #[command(after_help = examples::COMPLETIONS)]
-    Completions {
-        /// bash, zsh or fish
-        #[arg(value_parser = shell::SHELLS)]
-        shell: String,
-    },
-    /// Write the man pages into a folder
-    #[command(hide = true)]
-    Man {
-        /// The folder
-        folder: PathBuf,
-    },
-}
-
-/// One task instead of a conversation.
-#[derive(Args, Debug)]
-struct Task {
-    /// Do one task without a terminal, print what the agent says at the end, and take its exit code
-    #[arg(long, requires = "prompt")]
-    headless: bool,
-    /// The task
-    #[arg(long, value_name = "TEXT", requires = "headless")]
-    prompt: Option<String>,
-}
-
-impl Task {
-    fn command(&self, plan: &Plan) -> Result<Option<Vec<String>>> {
-        self.prompt
-            .as_deref()
-            .map(|task| exec::headless(plan, task))
-            .transpose()
-    }
-}
-
-#[derive(Args, Debug)]
-struct Up {
-    /// Read the rendered file from here instead of stdin
-    #[arg(long, short, value_name = "FILE")]
-    file: Option<PathBuf>,
-    /// Refuse another plan than the one with this digest
-    #[arg(long, value_name = "DIGEST")]
-    expect_digest: Option<String>,
-    /// Hand the bottle over only when the whole check passes (see `bottle-run check`)
-    #[arg(long)]
-    check: bool,
-    /// Say what would be started, and whether its secrets are there; start nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    Common(shell::Common),
 }
 
 pub(crate) fn run(cli: Cli) -> Result<u8> {
     let engine = Engine::from_env();
-    let (quiet, ask) = (cli.quiet, !cli.no_input);
+    let (quiet, ask) = (cli.flags.quiet, !cli.flags.no_input);
     let say = move |text: &str| {
         if !quiet {
             tool::say(TOOL, text);
@@ -240,27 +173,8 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
     };
     let home = || Home::find(cli.home.as_deref());
     match cli.command {
-        Command::Up(args) => {
-            let request = up_request(&args, quiet, ask)?;
-            if args.dry_run {
-                return dry_run(&request);
-            }
-            interrupt::watch()?;
-            let handle = up::up(&engine, &request, &say)?;
-            print_handle(&handle)
-        }
-        Command::Run {
-            up: args,
-            task,
-            command,
-        } => {
-            let request = up_request(&args, quiet, ask)?;
-            if args.dry_run {
-                return dry_run(&request);
-            }
-            let command = task.command(&request.plan)?.unwrap_or(command);
-            run_and_remove(&engine, &request, &command, &say)
-        }
+        Command::Up(args) => start::up(&engine, &args, quiet, ask, &say),
+        Command::Run(args) => start::run(&engine, args, quiet, ask, &say),
         Command::Exec {
             slug,
             no_stdin,
@@ -324,23 +238,23 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
             };
             logs::logs(&engine, &home()?, &request).map(|()| 0)
         }
-        Command::Audit(args) => audit::run(&home()?, &args, cli.json, &say),
-        Command::Diff(args) => work::diff(&engine, &home()?, &args, cli.json, &say),
-        Command::Pull(args) => work::pull(&engine, &home()?, args, cli.json, &say),
-        Command::Gc(args) => gc::run(&engine, &home()?, &args, cli.json, &say),
-        Command::Check(args) => check::run(&engine, &home()?, &args, cli.json, &say),
-        Command::Requests(args) => ask::requests(&home()?, &args, cli.json),
-        Command::Approve(args) => ask::approve(&home()?, &args, cli.json, &say),
-        Command::Deny(args) => ask::deny(&home()?, &args, cli.json, &say),
-        Command::Answer(args) => ask::answer(&home()?, &args, cli.json, &say),
-        Command::Grants(args) => ask::grants(&home()?, &args, cli.json),
-        Command::Revoke(args) => ask::revoke(&home()?, &args, &say),
+        Command::Audit(args) => audit::run(&home()?, &args, cli.flags.json, &say),
+        Command::Diff(args) => work::diff(&engine, &home()?, &args, cli.flags.json, &say),
+        Command::Pull(args) => work::pull(&engine, &home()?, args, cli.flags.json, &say),
+        Command::Gc(args) => gc::run(&engine, &home()?, &args, cli.flags.json, &say),
+        Command::Check(args) => check::run(&engine, &home()?, &args, cli.flags.json, &say),
+        Command::Requests(args) => ask::requests(&home()?, &args, cli.flags.json),
+        Command::Approve(args) => ask::approve(&home()?, &args, cli.flags.json, &say),
+        Command::Deny(args) => ask::deny(&home()?, &args, cli.flags.json, &say),
+        Command::Answer(args) => ask::answer(&home()?, &args, cli.flags.json, &say),
+        Command::Grants(args) => ask::grants(&home()?, &args, cli.flags.json),
+        Command::Revoke(args) => ask::revoke(&home()?, &args, cli.flags.json, &say),
         Command::Promote(args) => ask::promote(&home()?, &args, &say),
         Command::Watch(args) => ask::watch(&engine, &home()?, &args),
         Command::List => {
             let home = home()?;
             let mut list = list::list(&engine, &home)?;
-            let text = if cli.json {
+            let text = if cli.flags.json {
                 list::add_sessions(&engine, &home, &mut list);
                 state::to_json(&list)?
             } else {
@@ -348,126 +262,11 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
             };
             tool::emit(&text).map(|()| 0)
         }
-        Command::Completions { shell } => shell::print_completions(&shell, TOOL),
-        Command::Man { folder } => shell::write_man_pages(Cli::command(), &folder),
-        Command::Down { slugs, purge } => remove(&engine, &home()?, &slugs, purge, cli.json, &say),
-    }
-}
-
-fn up_request(args: &Up, quiet: bool, ask: bool) -> Result<up::Request> {
-    let hint = "bottle-plan NAME | bottle-render | bottle-run up";
-    let bytes = match &args.file {
-        Some(path) => std::fs::read(path).at("read", path)?,
-        None => tool::read_stdin("a rendered bottle", hint)?,
-    };
-    let compose = String::from_utf8(bytes).map_err(|error| {
-        Failure::invalid("the rendered bottle is not UTF-8 text")
-            .because(error)
-            .hint(hint)
-    })?;
-    let document: serde_json::Value = serde_yaml::from_str(&compose).map_err(|error| {
-        Failure::invalid("the rendered bottle is not YAML")
-            .because(error)
-            .hint(hint)
-    })?;
-    let mut plan = bottle_render::plan_from_compose(&document)?;
-    // A stage in between may have changed the plan: what it grants counts, not what it says it grants.
-    let digest = bottle_plan::digest::of(&plan)?;
-    if digest != plan.digest {
-        if !quiet {
-            tool::say(
-                TOOL,
-                &format!("warning: the plan was changed after it was made; its digest is {digest}"),
-            );
+        Command::Common(common) => common.run::<Cli>(),
+        Command::Down { slugs, purge } => {
+            remove(&engine, &home()?, &slugs, purge, cli.flags.json, &say)
         }
-        plan.labels.insert("bottle.plan".to_owned(), digest.clone());
-        plan.digest = digest;
     }
-    if let Some(expected) = args
-        .expect_digest
-        .as_ref()
-        .filter(|expected| **expected != plan.digest)
-    {
-        return Err(Failure::refused(format!(
-            "the plan's digest is {}, not {expected}",
-            plan.digest
-        ))
-        .hint(format!(
-            "see what differs before approving it: bottle-plan NAME | bottle-plan diff {} -",
-            approved(&plan, expected)
-        )));
-    }
-    let progress = !quiet && std::io::stderr().is_terminal();
-    Ok(up::Request {
-        plan,
-        compose,
-        progress,
-        check: args.check,
-        planted: Vec::new(),
-        ask,
-    })
-}
-
-/// Where the approved plan can be read: the bottle's own last one, when it is that.
-fn approved(plan: &Plan, expected: &str) -> String {
-    let kept = std::fs::read(plan.state.join("plan.json")).ok();
-    let kept: Option<Plan> = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    match kept {
-        Some(kept) if kept.digest == expected => plan.slug.clone(),
-        _ => "APPROVED.json".to_owned(),
-    }
-}
-
-fn dry_run(request: &up::Request) -> Result<u8> {
-    let plan = &request.plan;
-    tool::say(TOOL, &format!("would start {}", explain(plan)));
-    let given = plan
-        .agent
-        .env
-        .iter()
-        .filter_map(|variable| match &variable.from {
-            EnvSource::Host(name) => Some(name),
-            _ => None,
-        });
-    for name in plan.egress.slots.iter().map(|slot| &slot.host).chain(given) {
-        let there = if std::env::var_os(name).is_some_and(|value| !value.is_empty()) {
-            "set"
-        } else {
-            "NOT set"
-        };
-        tool::say(TOOL, &format!("${name} is {there}"));
-    }
-    Ok(0)
-}
-
-fn print_handle(handle: &Handle) -> Result<u8> {
-    tool::emit(&state::to_json(handle)?).map(|()| 0)
-}
-
-/// `up`, the command, `down`: the last whatever the first two did.
-fn run_and_remove(
-    engine: &Engine,
-    request: &up::Request,
-    command: &[String],
-    say: &dyn Fn(&str),
-) -> Result<u8> {
-    interrupt::watch()?;
-    let handle = up::up(engine, request, say).map_err(around_exec)?;
-    let command = if command.is_empty() {
-        &request.plan.agent.command
-    } else {
-        command
-    };
-    let ran = exec::run(engine, &request.plan, command);
-    let signal = interrupt::signal();
-    interrupt::clear();
-    let home =
-        Home::find(handle.state.parent().and_then(|state| state.parent())).map_err(around_exec)?;
-    let slugs = [handle.slug];
-    let removed = remove(engine, &home, &slugs, false, false, &|_| {}).map_err(around_exec);
-    let code = ran?;
-    removed?;
-    Ok(signal.map_or(code, |number| 128 + number))
 }
 
 fn remove(

@@ -37,6 +37,13 @@ pub fn logs(engine: &Engine, home: &Home, request: &Request<'_>) -> Result<()> {
         .chain(names.sidecars())
         .filter(|(role, _)| request.role.is_none_or(|only| only == *role))
         .collect();
+    if wanted.is_empty() {
+        let role = request.role.unwrap_or_default();
+        return Err(
+            Failure::not_found(format!("the bottle `{}` has no {role}", request.slug))
+                .hint("its manifest decides which sidecars it has"),
+        );
+    }
     let exists = engine
         .call(["container", "inspect", "--format={{.Name}}", "--"])
         .args(wanted.iter().map(|(_, name)| name))

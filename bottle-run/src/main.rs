@@ -5,13 +5,12 @@ mod cli;
 use std::process::ExitCode;
 
 use bottle_plan::{shell, tool};
-use clap::{CommandFactory as _, Parser as _};
 
 fn main() -> ExitCode {
-    shell::answer(cli::Cli::command);
-    match cli::Cli::try_parse() {
+    shell::answer::<cli::Cli>();
+    match shell::parse::<cli::Cli>() {
         Ok(args) => {
-            let as_json = args.json;
+            let as_json = args.flags.json;
             tool::finish("bottle-run", as_json, cli::run(args))
         }
         Err(answer) => tool::not_parsed("bottle-run", &answer.to_string(), answer.use_stderr()),

@@ -16,7 +16,8 @@ use bottle_snapshot::registry::{self, Place};
 use bottle_snapshot::remove::Which;
 use bottle_snapshot::values::Choice;
 use bottle_snapshot::{commit, export, import, pick, recover, remove, show, verify};
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use clap_complete::ArgValueCandidates;
 
 const TOOL: &str = "bottle-snapshot";
 
@@ -31,7 +32,8 @@ Examples:
   bottle-snapshot import demo.tar.zst                   take it in there
   bottle-snapshot push demo-x7k2p registry.example.com/demo:1      or by a registry, and pull
 
-Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused: a secret is inside, 4 not found, 5 conflict.";
+Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 refused: a secret is inside,
+            4 not found, 5 conflict";
 
 /// Far above any image, far below what fills a disk unnoticed.
 const MAX_IMPORT: u64 = 64 << 30;
@@ -47,17 +49,8 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "DIR", env = "BOTTLE_HOME", global = true)]
     home: Option<PathBuf>,
 
-    /// Machine-readable: results as JSON on stdout, errors as JSON on stderr
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-
-    /// Say nothing but errors
-    #[arg(long, short, global = true)]
-    quiet: bool,
-
-    /// Never ask: what would be asked for is an error
-    #[arg(long, global = true)]
-    no_input: bool,
+    #[command(flatten)]
+    pub(crate) flags: shell::Flags,
 }
 
 #[derive(Subcommand, Debug)]
@@ -70,20 +63,21 @@ enum Command {
     #[command(after_help = examples::LIST)]
     List {
         /// The bottle
+        #[arg(add = ArgValueCandidates::new(shell::slugs))]
         slug: Option<String>,
     },
     /// Print what is recorded of a snapshot: its lineage, what changed, and the proof
     #[command(after_help = examples::SHOW)]
     Show {
         /// The newest of a bottle, or number N
-        #[arg(value_name = "SLUG[@N]")]
+        #[arg(value_name = "SLUG[@N]", add = ArgValueCandidates::new(shell::slugs))]
         snapshot: Wanted,
     },
     /// Prove once more that no secret is inside, over every layer; print the proof
     #[command(after_help = examples::VERIFY)]
     Verify {
         /// The newest of a bottle, or number N
-        #[arg(value_name = "SLUG[@N]")]
+        #[arg(value_name = "SLUG[@N]", add = ArgValueCandidates::new(shell::slugs))]
         snapshot: Wanted,
         #[command(flatten)]
         values: Values,
@@ -92,7 +86,7 @@ enum Command {
     #[command(after_help = examples::RM)]
     Rm {
         /// The newest of a bottle, or number N
-        #[arg(required = true, value_name = "SLUG[@N]")]
+        #[arg(required = true, value_name = "SLUG[@N]", add = ArgValueCandidates::new(shell::slugs))]
         snapshots: Vec<Wanted>,
         /// All of the bottle
         #[arg(long)]
@@ -105,6 +99,7 @@ enum Command {
     #[command(after_help = examples::PRUNE)]
     Prune {
         /// The bottle
+        #[arg(add = ArgValueCandidates::new(shell::slugs))]
         slug: String,
         /// So many of the newest stay
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -114,7 +109,7 @@ enum Command {
     #[command(after_help = examples::EXPORT)]
     Export {
         /// The newest of a bottle, or number N
-        #[arg(value_name = "SLUG[@N]")]
+        #[arg(value_name = "SLUG[@N]", add = ArgValueCandidates::new(shell::slugs))]
         snapshot: Wanted,
         /// The file; `-` is stdout
         #[arg(long, short, value_name = "FILE", default_value = "-")]
@@ -137,7 +132,7 @@ enum Command {
     #[command(after_help = examples::PUSH)]
     Push {
         /// The newest of a bottle, or number N
-        #[arg(value_name = "SLUG[@N]")]
+        #[arg(value_name = "SLUG[@N]", add = ArgValueCandidates::new(shell::slugs))]
         snapshot: Wanted,
         /// Where to
         #[arg(value_name = "REGISTRY/REPO:TAG")]
@@ -159,24 +154,14 @@ enum Command {
     /// Finish or undo what a killed command left
     #[command(after_help = examples::GC)]
     Gc,
-    /// Print the completions of a shell
-    #[command(after_help = examples::COMPLETIONS)]
-    Completions {
-        /// bash, zsh or fish
-        #[arg(value_parser = shell::SHELLS)]
-        shell: String,
-    },
-    /// Write the man pages into a folder
-    #[command(hide = true)]
-    Man {
-        /// The folder
-        folder: PathBuf,
-    },
+    #[command(flatten)]
+    Common(shell::Common),
 }
 
 #[derive(Args, Debug)]
 struct Commit {
     /// The bottle; `-` reads a handle from stdin
+    #[arg(add = ArgValueCandidates::new(shell::slugs))]
     slug: Option<String>,
     /// Say something about it
     #[arg(long, short, value_name = "TEXT")]
@@ -212,25 +197,23 @@ impl Values {
 }
 
 pub(crate) fn run(cli: Cli) -> Result<u8> {
-    // These two want no home.
-    match &cli.command {
-        Command::Completions { shell } => return shell::print_completions(shell, TOOL),
-        Command::Man { folder } => return shell::write_man_pages(Cli::command(), folder),
-        _ => {}
+    // It wants no home.
+    if let Command::Common(common) = &cli.command {
+        return common.run::<Cli>();
     }
     let engine = Engine::from_env();
     let home = Home::find(cli.home.as_deref())?;
-    let quiet = cli.quiet;
+    let quiet = cli.flags.quiet;
     let say = move |text: &str| {
         if !quiet {
             tool::say(TOOL, text);
         }
     };
     match cli.command {
-        Command::Completions { .. } | Command::Man { .. } => Ok(0),
+        Command::Common(_) => Ok(0),
         Command::Commit(args) => {
             interrupt::watch()?;
-            if cli.no_input && args.slug.is_none() {
+            if cli.flags.no_input && args.slug.is_none() {
                 return Err(
                     Failure::invalid("no bottle is named, and --no-input forbids asking")
                         .hint("bottle-run list shows what there is"),
@@ -240,7 +223,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         }
         Command::List { slug } => {
             let list = show::list(&home, slug.as_deref())?;
-            let text = if cli.json {
+            let text = if cli.flags.json {
                 state::to_json(&list)?
             } else {
                 show::table(&list)

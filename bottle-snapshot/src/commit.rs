@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bottle_plan::explain::counted;
 use bottle_plan::failure::{Failure, Result};
 use bottle_plan::handle::Containers;
 use bottle_plan::plan::Plan;
@@ -224,10 +225,8 @@ fn make(
     };
     let (found, text) = engine::image(engine, &image)?
         .ok_or_else(|| Failure::failed("the engine lost the image it made"))?;
-    say(&format!(
-        "searching it for {} secrets",
-        proof::count(&ready.needles)
-    ));
+    let secrets = counted(proof::count(&ready.needles) as u64, "secret");
+    say(&format!("searching it for {secrets}"));
     let parts = Parts {
         image: &found,
         text: &text,

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io::{self, BufRead as _, BufReader, Read};
+use std::net::{IpAddr, ToSocketAddrs as _};
 use std::str::FromStr;
 
 use bottle_plan::failure::{Failure, Result};
@@ -16,6 +17,8 @@ use bottle_run::bottle::Home;
 use bottle_run::engine::{Engine, Output, failure_of};
 use bottle_run::interrupt;
 use flate2::bufread::MultiGzDecoder;
+use ipnet::IpNet;
+use serde_json::Value;
 
 use crate::engine;
 use crate::export::{self, PLAN_ENTRY, SNAPSHOT_ENTRY, append};
@@ -130,11 +133,7 @@ pub fn push(
 fn send(engine: &Engine, place: &Place, snapshot: &Snapshot, plan: &Plan) -> Result<()> {
     let push = |name: &str| {
         let pushed = engine.call(["image", "push", "--quiet", "--", name]);
-        let output = pushed.unlimited().output()?;
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(explained("docker image push", &output))
+        worked("docker image push", &pushed.unlimited().output()?)
     };
     engine::tag(engine, &snapshot.image, &place.to_string())?;
     push(&place.to_string())?;
@@ -187,34 +186,62 @@ fn there(engine: &Engine, name: &str, insecure: bool) -> Result<Option<String>> 
         call = call.arg("--insecure");
     }
     let output = call.args(["--", name]).output()?;
-    if output.status.success() {
-        let manifest: serde_json::Value =
-            serde_json::from_slice(&output.stdout).unwrap_or_default();
-        let id = manifest["config"]["digest"].as_str();
-        return Ok(Some(id.unwrap_or_default().to_owned()));
-    }
     if is_absent(&output) {
         return Ok(None);
     }
-    Err(explained("docker manifest inspect", &output)
-        .while_doing(format!("looking whether {name} is free"))
-        .hint("--force pushes without looking"))
+    worked("docker manifest inspect", &output).map_err(|failure| {
+        failure
+            .while_doing(format!("looking whether {name} is free"))
+            .hint("--force pushes without looking")
+    })?;
+    let manifest: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let id = manifest["config"]["digest"].as_str();
+    Ok(Some(id.unwrap_or_default().to_owned()))
 }
 
 /// Whether the engine speaks to a registry without TLS. This one question is the client's, which does not know that: it
 /// would say of such a registry that nothing is there.
 fn is_insecure(engine: &Engine, registry: &str) -> Result<bool> {
-    let local = ["127.", "localhost", "[::1]"];
-    if local.iter().any(|host| registry.starts_with(host)) {
-        return Ok(true);
+    let known = engine.call(["info", "--format={{json .RegistryConfig}}"]);
+    let known: Value = serde_json::from_slice(&known.output()?.stdout).unwrap_or_default();
+    Ok(is_insecure_by(&known, registry, addresses))
+}
+
+/// As the engine decides it: what its configuration says of that name, and otherwise whether one of its addresses is in
+/// a range that it speaks to without TLS. Every engine has the loopback's among them.
+fn is_insecure_by(
+    known: &Value,
+    registry: &str,
+    addresses: impl FnOnce(&str) -> Vec<IpAddr>,
+) -> bool {
+    if let Some(secure) = known["IndexConfigs"][registry]["Secure"].as_bool() {
+        return !secure;
     }
-    let known = engine.call(["info", "--format={{json .RegistryConfig.IndexConfigs}}"]);
-    let known: serde_json::Value =
-        serde_json::from_slice(&known.output()?.stdout).unwrap_or_default();
-    Ok(known[registry]["Secure"] == false)
+    let ranges = known["InsecureRegistryCIDRs"].as_array();
+    let ranges: Vec<IpNet> = ranges
+        .into_iter()
+        .flatten()
+        .filter_map(|range| range.as_str()?.parse().ok())
+        .collect();
+    let is_listed = |address: &IpAddr| ranges.iter().any(|range| range.contains(address));
+    addresses(registry).iter().any(is_listed)
+}
+
+/// The addresses of a registry, with or without a port; none when its name is not known.
+fn addresses(registry: &str) -> Vec<IpAddr> {
+    let port = registry.rsplit_once(':').map(|(_, port)| port);
+    let found = match port.and_then(|port| port.parse::<u16>().ok()) {
+        Some(_) => registry.to_socket_addrs(),
+        None => format!("{registry}:443").to_socket_addrs(),
+    };
+    let found = found.into_iter().flatten();
+    found.map(|address| address.ip()).collect()
 }
 
 fn is_absent(output: &Output) -> bool {
+    if output.status.success() {
+        return false;
+    }
     let said = output.stderr.to_lowercase();
     let signs = [
         "no such manifest",
@@ -225,18 +252,19 @@ fn is_absent(output: &Output) -> bool {
     signs.iter().any(|sign| said.contains(sign))
 }
 
-fn explained(call: &str, output: &Output) -> Failure {
-    let failure = failure_of(call, output);
-    let said = output.stderr.to_lowercase();
-    if ["unauthorized", "denied", "authentication required"]
-        .iter()
-        .any(|sign| said.contains(sign))
-    {
-        failure.hint("docker login REGISTRY")
-    } else {
-        failure
-            .hint("see whether the registry answers the engine, and nothing else has its address")
+/// What came of a call that a registry had a part in; a failure says what to look at.
+fn worked(call: &str, output: &Output) -> Result<()> {
+    if output.status.success() {
+        return Ok(());
     }
+    let said = output.stderr.to_lowercase();
+    let signs = ["unauthorized", "denied", "authentication required"];
+    let hint = if signs.iter().any(|sign| said.contains(sign)) {
+        "docker login REGISTRY"
+    } else {
+        "see whether the registry answers the engine, and nothing else has its address"
+    };
+    Err(failure_of(call, output).hint(hint))
 }
 
 /// Whether this engine has nothing of that name yet; it is then ours to give and to take away.
@@ -296,14 +324,11 @@ pub fn pull(
 fn fetch(engine: &Engine, name: &str) -> Result<()> {
     let pulled = engine.call(["image", "pull", "--quiet", "--", name]);
     let output = pulled.unlimited().output()?;
-    if output.status.success() {
-        return Ok(());
-    }
     if is_absent(&output) {
         return Err(Failure::not_found(format!("the registry has no {name}"))
             .hint("bottle-snapshot push SLUG REGISTRY/REPO:TAG puts a snapshot there"));
     }
-    Err(explained("docker image pull", &output))
+    worked("docker image pull", &output)
 }
 
 /// The two files of an image of documents. Nothing of it is unpacked onto a disk.
@@ -382,6 +407,48 @@ mod tests {
         ] {
             assert!(bad.parse::<Place>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_registry_is_insecure_by_name_or_by_range() {
+        let known = serde_json::json!({
+            "InsecureRegistryCIDRs": ["10.20.0.0/16", "127.0.0.0/8", "::1/128"],
+            "IndexConfigs": {
+                "docker.io": {"Secure": true},
+                "plain.example.com:5000": {"Secure": false},
+                "tls.example.com:5000": {"Secure": true},
+            },
+        });
+        let insecure = |registry: &str| {
+            is_insecure_by(&known, registry, |registry| match registry {
+                "inside.example.com" | "tls.example.com:5000" => vec![[10, 20, 1, 2].into()],
+                "outside.example.com" => vec![[10, 21, 1, 2].into()],
+                "nowhere.example.com" => vec![],
+                literal => addresses(literal),
+            })
+        };
+        for yes in [
+            "plain.example.com:5000",
+            "10.20.30.40",
+            "10.20.30.40:5000",
+            "127.0.0.1:5000",
+            "[::1]:5000",
+            "inside.example.com",
+        ] {
+            assert!(insecure(yes), "{yes}");
+        }
+        for no in [
+            "10.21.0.1:5000",
+            "[2001:db8::1]:5000",
+            "outside.example.com",
+            "nowhere.example.com",
+            // What is said of the name itself counts, wherever it is.
+            "tls.example.com:5000",
+        ] {
+            assert!(!insecure(no), "{no}");
+        }
+        // An engine that says nothing of it has no such registry.
+        assert!(!is_insecure_by(&Value::Null, "10.20.30.40", addresses));
     }
 
     #[test]

@@ -47,6 +47,15 @@ const SERVICES: &str = "\
 #[cfg(not(feature = "services"))]
 const SERVICES: &str = "";
 
+/// For whoever calls it by hand; all else is called by the tools.
+const EXAMPLES: &str = "
+Examples, on the host:
+  bottle-sidecar check ~/.bottle/state/demo-x7k2p/egress/policy.json
+  bottle-sidecar why ~/.bottle/state/demo-x7k2p/egress/policy.json POST https://api.example.com/v1/items
+
+Exit codes: 0 done, or allowed; 1 failed, 2 usage or invalid input, 3 refused by policy.
+";
+
 const FAILED: u8 = 1;
 const INVALID: u8 = 2;
 const REFUSED: u8 = 3;
@@ -87,7 +96,7 @@ pub fn run(args: &[String]) -> ExitCode {
         "work" => return work::run(rest),
         "outside" => for_the_check(outside::run()),
         "reveal" => for_the_check(reveal::run()),
-        "--help" | "-h" | "help" => print(&format!("{USAGE}{SERVICES}")),
+        "--help" | "-h" | "help" => print(&format!("{USAGE}{SERVICES}{EXAMPLES}")),
         "--version" | "-V" => print(&format!("{NAME} {}\n", env!("CARGO_PKG_VERSION"))),
         "" => Err(usage("a command is missing")),
         other => Err(usage(&format!("`{other}` is not a command"))),

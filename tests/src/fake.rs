@@ -42,6 +42,26 @@ pub struct Rule {
     pub pass_on: bool,
 }
 
+impl Rule {
+    /// For calls with these arguments.
+    #[must_use]
+    pub fn for_args(args: &[&str]) -> Self {
+        Self {
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// For the call with this number.
+    #[must_use]
+    pub fn for_call(number: u32) -> Self {
+        Self {
+            call: Some(number),
+            ..Self::default()
+        }
+    }
+}
+
 /// One call as it was logged.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -84,6 +104,9 @@ impl FakeDocker {
     }
 
     /// The real engine behind a script.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
     #[must_use]
     pub fn behind(rules: Vec<Rule>) -> Self {
         Self::new(&Script {
@@ -91,6 +114,19 @@ impl FakeDocker {
             real: Some("docker".to_owned()),
             ..Script::default()
         })
+    }
+
+    /// The real engine, whose caller gets `signal` at the call that fits; the call itself goes on as an orphan.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn killing(signal: i32, at: Rule) -> Self {
+        Self::behind(vec![Rule {
+            kill_parent: Some(signal),
+            pass_on: true,
+            ..at
+        }])
     }
 
     /// What `$BOTTLE_DOCKER` is to be.

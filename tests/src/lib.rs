@@ -9,6 +9,7 @@ pub mod client;
 pub mod engine;
 pub mod fake;
 pub mod forge;
+pub mod growth;
 pub mod home;
 pub mod host;
 pub mod image;

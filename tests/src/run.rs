@@ -129,6 +129,20 @@ impl Done {
         self.status.code().unwrap_or(signal)
     }
 
+    /// It ended with `code`, and nothing was on stdout: no product, and no half of one.
+    ///
+    /// # Panics
+    /// When it did not, or something was; the message begins with `about`.
+    #[track_caller]
+    pub fn no_product(&self, code: i32, about: &str) {
+        assert_eq!(
+            (self.code(), self.stdout.as_str()),
+            (code, ""),
+            "{about}: {}",
+            self.stderr
+        );
+    }
+
     /// Stdout of a call that had to succeed.
     ///
     /// # Panics

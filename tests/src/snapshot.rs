@@ -1,7 +1,7 @@
 //! What the suites of `bottle-snapshot` have in common.
 
 use crate::engine::docker;
-use crate::fake::{Rule, Script};
+use crate::fake::Rule;
 use crate::{Bottle, Done, FakeDocker, Home};
 
 /// A call of `bottle-snapshot`.
@@ -69,17 +69,10 @@ pub fn status(bottle: &Bottle) -> String {
 /// The real engine behind a script that kills the caller at one call, which goes on as an orphan.
 #[must_use]
 pub fn killing_at(moment: Option<u32>) -> FakeDocker {
-    let rule = moment.map(|moment| Rule {
-        call: Some(moment),
-        kill_parent: Some(9),
-        pass_on: true,
-        ..Rule::default()
-    });
-    FakeDocker::new(&Script {
-        rules: rule.into_iter().collect(),
-        real: Some("docker".to_owned()),
-        ..Script::default()
-    })
+    match moment {
+        Some(call) => FakeDocker::killing(9, Rule::for_call(call)),
+        None => FakeDocker::behind(Vec::new()),
+    }
 }
 
 /// How many snapshots of a bottle are recorded, each of which must be in the engine under its name.

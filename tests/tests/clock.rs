@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use bottle_tests::engine::{need_engine, skip};
-use bottle_tests::fake::{FakeDocker, Rule, Script};
+use bottle_tests::fake::{FakeDocker, Rule};
 use bottle_tests::internet::agent_image;
 use bottle_tests::{Call, Done, Home};
 use serde_json::{Value, json};
@@ -131,16 +131,7 @@ fn what_lives_is_kept_and_what_is_dead_removed_at_any_time() {
     for (number, offset) in AROUND.iter().enumerate() {
         // A start that was killed before the clock was set.
         let slug = home.slug(&format!("dead{number}"));
-        let engine = FakeDocker::new(&Script {
-            rules: vec![Rule {
-                args: vec!["compose".into(), "up".into()],
-                kill_parent: Some(9),
-                pass_on: true,
-                ..Rule::default()
-            }],
-            real: Some("docker".to_owned()),
-            ..Script::default()
-        });
+        let engine = FakeDocker::killing(9, Rule::for_args(&["compose", "up"]));
         let killed = home
             .tool("bottle-run")
             .env("BOTTLE_DOCKER", engine.program())

@@ -4,6 +4,7 @@
 
 #![allow(clippy::expect_used, reason = "a test's helpers fail by panicking")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -197,6 +198,135 @@ fn every_command_on_a_page_exists() {
     }
     assert!(seen > 150, "{seen} commands");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// All that is written for people: the pages, and what lies beside the README.
+fn papers() -> Vec<PathBuf> {
+    let beside = ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"];
+    let beside = beside.map(|name| root().join(name));
+    pages().into_iter().chain(beside).collect()
+}
+
+/// Whether a word is the path of something of ours that is not there. A part in capitals or with a star stands for any
+/// name: what is before it counts.
+fn is_gone(word: &str) -> bool {
+    let any = |part: &str| {
+        part.contains('*') || (part.len() > 1 && part.bytes().all(|b| b.is_ascii_uppercase()))
+    };
+    let parts: Vec<&str> = word.split('/').take_while(|part| !any(part)).collect();
+    let Some(&top) = parts.first() else {
+        return false;
+    };
+    let is_ours = ["docs", "scripts", "sidecars", "tests"].contains(&top)
+        || (top.starts_with("bottle-") && root().join(top).is_dir());
+    let path = parts.join("/");
+    // cargo-fuzz makes it, when it has found something.
+    let is_made = path == "sidecars/fuzz/artifacts";
+    is_ours && parts.len() > 1 && !is_made && !root().join(path).exists()
+}
+
+/// A file that was moved or split is found under its new name, by whoever reads where it was.
+#[test]
+fn every_path_on_a_page_is_there() {
+    let mut wrong = Vec::new();
+    for paper in papers() {
+        let text = fs::read_to_string(&paper).expect("a page");
+        for (index, line) in text.lines().enumerate() {
+            let in_path = |c: char| c.is_ascii_alphanumeric() || "_-./*".contains(c);
+            let words = line.split(|c| !in_path(c));
+            let words = words.map(|word| word.trim_end_matches(['.', '/']));
+            for word in words.filter(|word| is_gone(word)) {
+                wrong.push(format!("{}:{}: {word}", paper.display(), index + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_path_is_taken_for_one() {
+    for (word, gone) in [
+        ("tests/tests/docs.rs", false),
+        ("tests/tests/nosuch.rs", true),
+        ("bottle-plan/src/nosuch.rs", true),
+        ("bottle-plan/providers/NAME/x", false),
+        ("bottle-nosuch/src", false),
+        ("scripts/bench.d/*.sh", false),
+        ("scripts", false),
+        ("repos/tests", false),
+    ] {
+        assert_eq!(is_gone(word), gone, "{word}");
+    }
+}
+
+/// Every function there is, by name.
+fn functions() -> BTreeSet<String> {
+    fn below(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(folder).expect("a folder").flatten() {
+            let path = entry.path();
+            if path.is_dir() && !path.ends_with("target") {
+                below(&path, found);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                let text = fs::read_to_string(&path).expect("a source");
+                let names = text.split("fn ").skip(1);
+                let names = names.filter_map(|rest| rest.split(['(', '<']).next());
+                found.extend(names.map(str::to_owned));
+            }
+        }
+    }
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(root()).expect("the top").flatten() {
+        if entry.path().join("Cargo.toml").is_file() {
+            below(&entry.path(), &mut found);
+        }
+    }
+    found
+}
+
+/// A promise whose test is gone is none. Where a line names a file of tests, the names in it are functions. The table of
+/// attacks has a test of its own.
+#[test]
+fn every_test_on_a_page_is_there() {
+    let functions = functions();
+    let (mut wrong, mut seen) = (Vec::new(), 0);
+    for paper in papers()
+        .iter()
+        .filter(|paper| !paper.ends_with("attacks.md"))
+    {
+        let text = fs::read_to_string(paper).expect("a page");
+        for (index, line) in text.lines().enumerate() {
+            let quoted = line.split('`').skip(1).step_by(2);
+            let (files, names): (Vec<&str>, Vec<&str>) = quoted
+                .map(|word| word.rsplit("::").next().unwrap_or(word))
+                .filter(|word| word.matches('_').count() > 1 || word.ends_with(".rs"))
+                .partition(|word| word.ends_with(".rs"));
+            let is_name = |name: &&str| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            let tests = names.into_iter().filter(is_name);
+            for name in tests.filter(|_| !files.is_empty() || line.contains(".rs::")) {
+                seen += 1;
+                if !functions.contains(name) {
+                    wrong.push(format!("{}:{}: {name}", paper.display(), index + 1));
+                }
+            }
+        }
+    }
+    assert!(seen > 10, "{seen} tests");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A newcomer finds each folder in the page that says where things are.
+#[test]
+fn every_folder_is_in_the_architecture() {
+    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("the page");
+    let listed = Call::new("git")
+        .cwd(root())
+        .args(["ls-tree", "-d", "--name-only", "HEAD"])
+        .run()
+        .ok();
+    assert!(listed.lines().count() > 8, "{listed}");
+    for folder in listed.lines() {
+        assert!(page.contains(&format!("`{folder}/`")), "{folder}");
+    }
 }
 
 /// Of the README's folder, so that a page cannot be forgotten.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use bottle_tests::engine::{need_engine, wait_within};
 use bottle_tests::terminal::{PATIENCE, Terminal, need_tmux};
+use bottle_tests::typed::{Helps, calls};
 use bottle_tests::{Done, Home, tools};
 
 fn script() -> PathBuf {
@@ -91,6 +92,44 @@ fn a_script_gets_codes_and_names_instead_of_questions() {
     let which = bottle(&home, &["start"]);
     assert_eq!(which.code(), 2, "{}", which.stderr);
     assert!(which.stderr.contains("other web"), "{}", which.stderr);
+}
+
+/// Each command of the list has its own help, which says what it calls; nothing is asked or started for it.
+#[test]
+fn every_command_has_a_help_of_its_own() {
+    let home = Home::new();
+    let whole = bottle(&home, &["--help"]).ok();
+    let list = whole.split("\n\n").nth(1).unwrap_or_default();
+    let commands = list
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    let commands: Vec<&str> = commands.collect();
+    assert!(commands.len() > 10, "{commands:?}");
+    let mut known = Helps::default();
+    for command in commands {
+        let help = bottle(&home, &[command, "--help"]).ok();
+        assert_eq!(bottle(&home, &["help", command]).ok(), help);
+        assert!(
+            help.starts_with(&format!("usage: bottle {command} ")),
+            "{help}"
+        );
+        assert!(help.contains("\nExit codes: "), "{help}");
+        let examples = help.split("Examples:\n").nth(1).unwrap_or_default();
+        assert!(examples.contains(&format!("  bottle {command}")), "{help}");
+        for line in help.lines() {
+            assert!(line.chars().count() <= 120, "{line}");
+        }
+        // The tools it calls are there, with these flags.
+        let called = help.lines().find_map(|line| line.strip_prefix("  calls "));
+        let called = calls(&called.unwrap_or_default().replace(',', " |"));
+        assert!(!called.is_empty(), "{help}");
+        for call in called {
+            assert_eq!(known.unknown(&call), None, "{command}: {call:?}");
+        }
+    }
+    // What comes after `--` is not for us.
+    let done = bottle(&home, &["diff", "nosuch", "--", "--help"]);
+    assert_eq!(done.code(), 4, "{}{}", done.stdout, done.stderr);
 }
 
 #[test]

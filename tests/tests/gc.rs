@@ -5,7 +5,7 @@
 use std::fs;
 
 use bottle_tests::engine::{docker, labelled, need_engine, sweep};
-use bottle_tests::fake::{FakeDocker, Rule, Script};
+use bottle_tests::fake::{FakeDocker, Rule};
 use bottle_tests::{Done, Home};
 use serde_json::{Value, json};
 
@@ -29,17 +29,7 @@ fn names(list: &Value) -> Vec<String> {
 
 /// `up`, killed at the call of the engine that has these arguments; the call itself goes on.
 fn killed_at(home: &Home, slug: &str, args: &[&str]) -> Done {
-    let rule = Rule {
-        args: args.iter().map(|&arg| arg.to_owned()).collect(),
-        kill_parent: Some(9),
-        pass_on: true,
-        ..Rule::default()
-    };
-    let engine = FakeDocker::new(&Script {
-        rules: vec![rule],
-        real: Some("docker".to_owned()),
-        ..Script::default()
-    });
+    let engine = FakeDocker::killing(9, Rule::for_args(args));
     let compose = home.render(&home.plan("web", slug));
     let done = home
         .tool("bottle-run")
@@ -205,17 +195,7 @@ fn a_check_that_was_killed_leaves_nothing_for_long() {
     }
     let home = home();
     // The first probe beside the outside: both bottle and outside are there.
-    let rule = Rule {
-        args: vec!["run".into(), "--rm".into()],
-        kill_parent: Some(9),
-        pass_on: true,
-        ..Rule::default()
-    };
-    let engine = FakeDocker::new(&Script {
-        rules: vec![rule],
-        real: Some("docker".to_owned()),
-        ..Script::default()
-    });
+    let engine = FakeDocker::killing(9, Rule::for_args(&["run", "--rm"]));
     let done = home
         .tool("bottle-run")
         .env("BOTTLE_DOCKER", engine.program())

@@ -28,12 +28,7 @@ fn run(home: &Home, args: &[&str], stdin: &str) -> (Done, FakeDocker) {
 
 #[track_caller]
 fn refused(done: &Done, text: &str) {
-    assert_eq!(
-        (done.code(), done.stdout.as_str()),
-        (2, ""),
-        "{}",
-        done.stderr
-    );
+    done.no_product(2, text);
     assert!(
         done.stderr.contains(text),
         "`{text}` is not in: {}",
@@ -194,12 +189,7 @@ fn a_handle_that_lies_names_no_path() {
         });
         for command in ["down", "check"] {
             let (done, engine) = run(&home, &[command, "-"], &handle.to_string());
-            assert_eq!(
-                (done.code(), done.stdout.as_str()),
-                (2, ""),
-                "{command} {text:?}: {}",
-                done.stderr
-            );
+            done.no_product(2, &format!("{command} {text:?}"));
             assert!(
                 engine.calls().is_empty(),
                 "{command} {text:?} reached the engine"

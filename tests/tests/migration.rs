@@ -136,6 +136,21 @@ fn what_is_gone_is_said_with_what_to_write_instead() {
         (repo("identity: '~/x'"), "identity", "provider: static"),
         (repo("provisioned_key: {}"), "provisioned_key", "key:"),
         (
+            "image: x\nruntime: macos-container\n".to_owned(),
+            "macos-container",
+            "Linux virtual machine",
+        ),
+        (
+            "image: x\nruntime: smolmachines\n".to_owned(),
+            "smolmachines",
+            "runtime: kata",
+        ),
+        (
+            "image: x\nruntime: docker\n".to_owned(),
+            "docker",
+            "remove the key",
+        ),
+        (
             "agent_provider: {template: pi}\n".to_owned(),
             "pi",
             "provider.yaml",

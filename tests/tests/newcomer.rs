@@ -137,6 +137,30 @@ fn the_demo_is_one_command_and_prints_what_the_readme_shows() {
         );
     }
     assert!(lines > 10, "the README shows {lines} lines of the demo");
+
+    // The recording is one of this demo: what is typed in it, and what is said above that.
+    let recorded = recorded(&newcomer.clone);
+    assert!(recorded.len() > 20, "{recorded:?}");
+    for line in recorded {
+        let wanted = [without_ids(&line)];
+        assert!(
+            printed.iter().any(|printed| page::same(&wanted, printed)),
+            "docs/demo.svg is of another demo; scripts/record-demo makes it anew: {line}"
+        );
+    }
+}
+
+/// The headings and the commands of docs/demo.svg.
+fn recorded(clone: &Path) -> Vec<String> {
+    let svg = fs::read_to_string(clone.join("docs/demo.svg")).expect("the recording");
+    let texts = svg
+        .lines()
+        .filter_map(|line| line.strip_suffix("</text>")?.split_once('>'));
+    let texts = texts.map(|(_, text)| text.replace("&lt;", "<").replace("&gt;", ">"));
+    texts
+        .map(|text| text.replace("&amp;", "&"))
+        .filter(|text| text.starts_with("# ") || text.starts_with("$ "))
+        .collect()
 }
 
 #[test]

@@ -32,6 +32,35 @@ struct Case {
     valid: bool,
 }
 
+/// A document that is valid, and two that are not: with a key that no schema has, and with the tag of no document.
+fn with_its_faults(cases: &mut Vec<Case>, name: &str, schema: &'static str, document: &Value) {
+    let changed = |key: &str, value: Value| {
+        let mut document = document.clone();
+        document[key] = value;
+        document
+    };
+    for (what, document, valid) in [
+        ("", document.clone(), true),
+        (
+            ", with a key of its own",
+            changed("nosuch", json!({})),
+            false,
+        ),
+        (
+            ", with another tag",
+            changed("schema", json!("bottle.nosuch/v1")),
+            false,
+        ),
+    ] {
+        cases.push(Case {
+            name: format!("{name}{what}"),
+            schema,
+            document,
+            valid,
+        });
+    }
+}
+
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
 }
@@ -69,18 +98,8 @@ fn manifests(cases: &mut Vec<Case>) {
                 if !is_manifest {
                     continue;
                 }
-                let document = manifest(&path);
-                let mut wrong = document.clone();
-                wrong["egres"] = json!({});
-                for (document, valid) in [(document, true), (wrong, false)] {
-                    let name = path.display().to_string();
-                    cases.push(Case {
-                        name,
-                        schema,
-                        document,
-                        valid,
-                    });
-                }
+                let name = path.display().to_string();
+                with_its_faults(cases, &name, schema, &manifest(&path));
             }
         }
     }
@@ -109,31 +128,29 @@ fn printed(cases: &mut Vec<Case>) {
         "own_networks": [], "log": 0, "mode": plan["egress"]["mode"], "routes": plan["egress"]["routes"],
     });
     let file = manifest(&home.path().join("bottles/one.yaml"));
-    let mut add = |name: &str, schema, document, valid| {
-        let name = name.to_owned();
+    let single = json!({"bottle": file, "agent": {}});
+    for (name, schema, document) in [
+        ("a plan", "plan", &plan),
+        ("a diff", "diff", &diff),
+        ("a policy", "policy", &policy),
+        ("a single file", "manifest", &single),
+    ] {
+        with_its_faults(cases, name, schema, document);
+    }
+    let tagged = json!({"schema": "bottle.manifest/v1", "image": "x"});
+    let no_bottle = json!({"agent": {}});
+    for (name, schema, document, valid) in [
+        ("a plan with a key inside", "plan", newer, false),
+        ("a bottle with its tag", "bottle", tagged, true),
+        ("a file without a bottle", "manifest", no_bottle, false),
+    ] {
         cases.push(Case {
-            name,
+            name: name.to_owned(),
             schema,
             document,
             valid,
         });
-    };
-    add("a plan", "plan", plan, true);
-    add("a plan with a key of its own", "plan", newer, false);
-    add("a diff", "diff", diff, true);
-    add("a policy", "policy", policy, true);
-    add(
-        "a single file",
-        "manifest",
-        json!({"bottle": file, "agent": {}}),
-        true,
-    );
-    add(
-        "a single file without a bottle",
-        "manifest",
-        json!({"agent": {}}),
-        false,
-    );
+    }
 }
 
 /// The goldens that are documents themselves, and the descriptions of the built-in providers.
@@ -154,17 +171,7 @@ fn files(cases: &mut Vec<Case>) {
             if document["networks"].is_string() {
                 document["networks"] = networks.clone();
             }
-            let mut wrong = document.clone();
-            wrong["nosuch"] = json!({});
-            for (document, valid) in [(document, true), (wrong, false)] {
-                let name = path.display().to_string();
-                cases.push(Case {
-                    name,
-                    schema,
-                    document,
-                    valid,
-                });
-            }
+            with_its_faults(cases, &path.display().to_string(), schema, &document);
         }
     }
 }
@@ -284,25 +291,12 @@ fn what_a_bottle_leaves_is_what_its_schemas_say() {
 
     let state = home.state(&slug);
     let mut cases = Vec::new();
-    let mut add = |name: String, schema, document: Value| {
-        let mut wrong = document.clone();
-        wrong["nosuch"] = json!(1);
-        cases.push(Case {
-            name: format!("{name}, with a key of its own"),
-            schema,
-            document: wrong,
-            valid: false,
-        });
-        cases.push(Case {
-            name,
-            schema,
-            document,
-            valid: true,
-        });
+    let mut add = |name: &str, schema, document: &Value| {
+        with_its_faults(&mut cases, name, schema, document);
     };
-    add("the handle".to_owned(), "handle", handle);
-    add("the snapshot".to_owned(), "snapshot", snapshot);
-    add("a replay".to_owned(), "replay", replay);
+    add("the handle", "handle", &handle);
+    add("the snapshot", "snapshot", &snapshot);
+    add("a replay", "replay", &replay);
     for (folder, schema) in [
         ("supervise/config", "supervise"),
         ("git-gate/config", "gate"),
@@ -320,13 +314,17 @@ fn what_a_bottle_leaves_is_what_its_schemas_say() {
         for file in files {
             let text = fs::read(&file).expect("a file");
             let document = serde_json::from_slice(&text).expect("JSON");
-            add(file.display().to_string(), schema, document);
+            add(&file.display().to_string(), schema, &document);
         }
     }
     let audit = fs::read_to_string(state.join("audit/audit.jsonl")).expect("an audit");
     for (index, line) in audit.lines().enumerate() {
         let record = serde_json::from_str(line).expect("JSON");
-        add(format!("line {} of the audit", index + 1), "audit", record);
+        add(
+            &format!("line {} of the audit", index + 1),
+            "audit",
+            &record,
+        );
     }
     judge(python, &cases);
 }

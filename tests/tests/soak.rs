@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bottle_tests::engine::{docker, need_engine, note_skipped};
+use bottle_tests::growth::{Taken, growth};
 use bottle_tests::internet::{CLIENT, agent_image};
 use bottle_tests::upstream::git_image;
 use bottle_tests::{Bottle, Done, Home, Internet, Upstream};
@@ -73,50 +74,6 @@ impl Form {
             pace,
         }
     }
-}
-
-/// A sidecar's process at one moment.
-#[derive(Clone, Copy, Debug)]
-struct Taken {
-    /// Pages of its own, not those of files, which the kernel takes back when it likes.
-    kib: u64,
-    fds: u64,
-    threads: u64,
-}
-
-impl Taken {
-    fn by(pid: Pid) -> Outcome<Self> {
-        let path = format!("/proc/{pid}/status");
-        let status = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
-        let field = |name: &str| -> u64 {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-            number.unwrap_or_default()
-        };
-        let open = format!("/proc/{pid}/fd");
-        let fds = fs::read_dir(&open).map_err(|error| format!("{open}: {error}"))?;
-        Ok(Self {
-            kib: field("RssAnon:") + field("RssShmem:"),
-            fds: fds.count() as u64,
-            threads: field("Threads:"),
-        })
-    }
-}
-
-/// How much more the last third of `series` takes than the first, beyond a tenth and `slack`. Medians, so that a moment
-/// says nothing.
-fn growth(series: &[u64], slack: u64) -> Option<(u64, u64)> {
-    let third = series.len() / 3;
-    let median = |part: &[u64]| {
-        let mut part = part.to_vec();
-        part.sort_unstable();
-        part.get(part.len() / 2).copied().unwrap_or_default()
-    };
-    let (first, last) = (
-        median(&series[..third]),
-        median(&series[series.len() - third..]),
-    );
-    (last > first + first / 10 + slack).then_some((first, last))
 }
 
 /// One sidecar of one bottle, and what it took after each round.
@@ -550,18 +507,4 @@ fn report(soak: &Soak, workers: &[Worker]) {
     }
     assert_eq!(errors, Vec::<String>::new());
     assert_eq!(grown, Vec::<String>::new());
-}
-
-#[test]
-fn what_grows_is_seen_and_what_swings_is_not() {
-    let leaks: Vec<u64> = (0..9).map(|round| 20 + round).collect();
-    assert_eq!(growth(&leaks, 2), Some((21, 27)));
-    let swings: Vec<u64> = (0..9).map(|round| 20 + round % 3).collect();
-    assert_eq!(growth(&swings, 2), None);
-    let slowly: Vec<u64> = (0..80).map(|round| 8000 + round * 64).collect();
-    assert!(growth(&slowly, 1024).is_some());
-    let once: Vec<u64> = (0..80)
-        .map(|round| if round == 79 { 60_000 } else { 8000 })
-        .collect();
-    assert_eq!(growth(&once, 1024), None);
 }

@@ -17,7 +17,7 @@ Examples:
   bottle-plan diff approved.json plan.json                   two files
   bottle-plan --json diff approved.json plan.json            the same for a machine
 
-Exit codes: 0 the same authority, 1 it differs, 2 or more: it could not be compared.";
+Exit codes: 0 the same authority, 1 it differs, 2 or more: it could not be compared";
 
 /// Which plans.
 #[derive(Args, Debug)]

@@ -20,7 +20,7 @@ Examples:
   bottle-plan replay demo-x7k2p --policy plan.json  the same with a plan, or a policy.json, in a file
   bottle-plan replay demo-x7k2p --policy other-1    with what another bottle was started with
 
-Exit codes: 0 no request would be decided differently, 1 some would, 2 or more: it could not be told.";
+Exit codes: 0 no request is decided differently, 1 some are, 2 or more: it could not be told";
 
 /// Which run, and against what.
 #[derive(Args, Debug)]

@@ -24,7 +24,8 @@ pub const DIFF_SCHEMA: &str = "bottle.diff/v1";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Diff {
-    /// Always [`DIFF_SCHEMA`].
+    /// Always `bottle.diff/v1`.
+    #[schemars(extend("const" = DIFF_SCHEMA))]
     pub schema: &'static str,
     /// The first plan.
     pub old: Side,

@@ -1,27 +1,8 @@
 use super::*;
-use crate::manifest::load::{Places, by_name};
-use crate::resolve::{Inputs, resolve};
+use crate::resolve::fixture::planned;
 
 fn plan(manifest: &str) -> Plan {
-    let root = tempfile::tempdir().expect("temp dir");
-    let home = root.path().join("home");
-    std::fs::create_dir_all(home.join("bottles")).expect("mkdir");
-    std::fs::write(home.join("bottles/web.yaml"), manifest).expect("write");
-    let places = Places {
-        home: home.clone(),
-        cwd: root.path().to_owned(),
-    };
-    let manifest = by_name(&places, "web", &[]).expect("valid");
-    let inputs = Inputs {
-        places: &places,
-        user_home: None,
-        slug: "s",
-        state: home.join("state/s"),
-        range: "10.213.0.0/27".parse().expect("valid"),
-        workspace: None,
-        session: None,
-    };
-    let mut plan = resolve(&manifest, &inputs).expect("resolves").plan;
+    let mut plan = planned(manifest, "s");
     // That the file differs is tested once.
     plan.sources.clear();
     plan

@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use crate::audit::{Decision, Record};
+use crate::explain::counted;
 use crate::host::HostPattern;
 use crate::manifest::MANIFEST_SCHEMA;
 use crate::policy::{METHODS, OBSERVED_RULE, PathKind, PathMatch};
@@ -119,8 +120,9 @@ impl Learned {
             // Writing to a string does not fail.
             let _ = writeln!(
                 text,
-                "    - host: {host}  # {} requests, {} bytes out",
-                place.requests, place.bytes_out
+                "    - host: {host}  # {}, {} bytes out",
+                counted(place.requests, "request"),
+                place.bytes_out
             );
             for (key, value) in extras(*port, place) {
                 let _ = writeln!(text, "      {key}: {value}");

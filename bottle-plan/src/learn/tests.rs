@@ -51,7 +51,7 @@ fn the_smallest_rules_are_proposed() {
          - host: api.example.com  # 3 requests, 15 bytes out\n      matches:\n        \
          - {methods: [GET], paths: [{\"type\":\"exact\",\"value\":\"/v1/models\"}]}\n        \
          - {methods: [POST], paths: [{\"type\":\"exact\",\"value\":\"/v1/messages\"}]}\n    \
-         - host: files.example.com  # 1 requests, 5 bytes out\n      matches:\n        \
+         - host: files.example.com  # 1 request, 5 bytes out\n      matches:\n        \
          - {methods: [GET], paths: [{\"type\":\"exact\",\"value\":\"/\"}]}\n"
     );
 }

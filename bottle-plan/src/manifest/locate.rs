@@ -43,6 +43,23 @@ const MOVED: &[(&str, &str)] = &[
     ),
 ];
 
+/// What is looked for under `runtime` by those who have had it elsewhere: a part of its name, and what to do here.
+const RUNTIMES: &[(&str, &str)] = &[
+    ("macos", ON_A_MAC),
+    ("apple", ON_A_MAC),
+    ("smol", A_MACHINE_OF_ITS_OWN),
+    ("krun", A_MACHINE_OF_ITS_OWN),
+    ("firecracker", A_MACHINE_OF_ITS_OWN),
+    ("gvisor", "gVisor is called `runsc`"),
+    ("docker", "the engine is always Docker: remove the key"),
+];
+
+const ON_A_MAC: &str = "bottles run on Linux alone: on a Mac, run the tools inside a Linux virtual machine with Docker in it, \
+     and remove the key";
+
+const A_MACHINE_OF_ITS_OWN: &str =
+    "`runtime: kata` is a virtual machine for the agent, where the engine has Kata Containers";
+
 /// The failure for a YAML error in `text`, which begins `skipped_lines` lines into the file at `path`.
 pub(super) fn yaml_failure(
     path: &Path,
@@ -59,17 +76,23 @@ pub(super) fn yaml_failure(
     if place != "." && !place.contains('?') && !message.starts_with(&place) {
         message = format!("{place}: {message}");
     }
-    let unknown = unknown_key(&message);
+    let unknown = named(&message, "unknown field `");
     let line = unknown
         .as_ref()
         .and_then(|(key, _)| line_of_key(text, key))
         .or_else(|| inner.location().map(|at| at.line()));
+    let hint = if let Some((key, known)) = unknown {
+        Some(suggestion(&key, &known))
+    } else if let Some((value, known)) = named(&message, "unknown variant `") {
+        other_value(&place, &value, &known)
+    } else if message.contains("expected a string") {
+        Some("put the value in quotes: YAML reads it as a number or a truth value".to_owned())
+    } else {
+        None
+    };
     let failure = Failure::invalid(at(path, line, &message));
-    match unknown {
-        Some((key, known)) => failure.hint(suggestion(&key, &known)),
-        None if message.contains("expected a string") => {
-            failure.hint("put the value in quotes: YAML reads it as a number or a truth value")
-        }
+    match hint {
+        Some(hint) => failure.hint(hint),
         None => failure,
     }
 }
@@ -101,28 +124,43 @@ fn line_of_key(text: &str, key: &str) -> Option<usize> {
         .map(|index| index + 1)
 }
 
-/// Serde says: unknown field `x`, expected one of `a`, `b` (or: expected `a`; or: there are no fields).
-fn unknown_key(message: &str) -> Option<(String, Vec<String>)> {
-    let rest = &message[message.find("unknown field `")? + "unknown field `".len()..];
-    let (key, rest) = rest.split_once('`')?;
+/// Serde says: unknown field `x`, expected one of `a`, `b` (or: expected `a`; or: there are no fields), and the same of a
+/// variant. `before` is what stands before `x`.
+fn named(message: &str, before: &str) -> Option<(String, Vec<String>)> {
+    let rest = &message[message.find(before)? + before.len()..];
+    let (name, rest) = rest.split_once('`')?;
     let known = rest.split('`').skip(1).step_by(2).map(str::to_owned);
-    Some((key.to_owned(), known.collect()))
+    Some((name.to_owned(), known.collect()))
 }
 
 fn suggestion(key: &str, known: &[String]) -> String {
     if let Some((_, instead)) = MOVED.iter().find(|(old, _)| *old == key) {
         return (*instead).to_owned();
     }
-    let best = known
+    close_one(key, known).unwrap_or_else(|| format!("the keys here are: {}", known.join(", ")))
+}
+
+/// The message names all values there are already.
+fn other_value(place: &str, value: &str, known: &[String]) -> Option<String> {
+    let value = value.to_ascii_lowercase();
+    // Of a value that is none, the path ends with a question mark.
+    let key = place.trim_end_matches(".?").rsplit('.').next();
+    let is_runtime = key == Some("runtime");
+    let instead = RUNTIMES
         .iter()
-        .map(|name| (strsim::damerau_levenshtein(key, name), name))
-        .min();
-    match best {
-        Some((distance, name)) if distance <= 2.max(name.len() / 3) => {
-            format!("did you mean `{name}`?")
-        }
-        _ => format!("the keys here are: {}", known.join(", ")),
+        .find(|(part, _)| is_runtime && value.contains(part));
+    match instead {
+        Some((_, instead)) => Some((*instead).to_owned()),
+        None => close_one(&value, known),
     }
+}
+
+fn close_one(given: &str, known: &[String]) -> Option<String> {
+    let (distance, name) = known
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(given, name), name))
+        .min()?;
+    (distance <= 2.max(name.len() / 3)).then(|| format!("did you mean `{name}`?"))
 }
 
 #[cfg(test)]
@@ -149,6 +187,17 @@ mod tests {
             failure.chain()
         );
         assert_eq!(failure.hint_text(), Some("did you mean `egress`?"));
+    }
+
+    #[test]
+    fn a_runtime_of_another_system_says_what_to_do_here() {
+        let known = ["auto", "runc", "runsc", "kata"].map(str::to_owned);
+        let hint = |place, value| other_value(place, value, &known).unwrap_or_default();
+        assert!(hint("runtime", "macos-container").contains("Linux virtual machine"));
+        assert!(hint("bottle.runtime.?", "smolmachines").contains("`runtime: kata`"));
+        assert_eq!(hint("runtime", "gVisor"), "gVisor is called `runsc`");
+        assert_eq!(hint("runtime", "runcs"), "did you mean `runc`?");
+        assert_eq!(hint("isolation", "macos"), "");
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub const MANIFEST_SCHEMA: &str = "bottle.manifest/v1";
 #[serde(deny_unknown_fields)]
 pub struct Bottle {
     /// `bottle.manifest/v1`, when written.
+    #[schemars(extend("enum" = [MANIFEST_SCHEMA, null]))]
     pub schema: Option<String>,
     /// Bottles this one builds on; a list is folded from left to right.
     pub extends: Option<OneOrMany>,
@@ -66,6 +67,7 @@ pub struct Bottle {
 #[serde(deny_unknown_fields)]
 pub struct Agent {
     /// `bottle.manifest/v1`, when written.
+    #[schemars(extend("enum" = [MANIFEST_SCHEMA, null]))]
     pub schema: Option<String>,
     /// The bottle, or several to be folded from left to right.
     pub bottle: Option<OneOrMany>,
@@ -90,6 +92,7 @@ pub struct Agent {
 #[serde(deny_unknown_fields)]
 pub struct SingleFile {
     /// `bottle.manifest/v1`, when written.
+    #[schemars(extend("enum" = [MANIFEST_SCHEMA, null]))]
     pub schema: Option<String>,
     /// The bottle; `extends` looks in the home.
     pub bottle: Bottle,

@@ -20,6 +20,7 @@ pub const PROVIDER_SCHEMA: &str = "bottle.provider/v1";
 #[serde(deny_unknown_fields)]
 pub struct Provider {
     /// `bottle.provider/v1`, when written.
+    #[schemars(extend("enum" = [PROVIDER_SCHEMA, null]))]
     pub schema: Option<String>,
     /// What it is, in a few words.
     pub description: Option<String>,

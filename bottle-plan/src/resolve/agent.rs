@@ -176,6 +176,35 @@ struct FoundImage {
     files: Vec<BuiltInFile>,
 }
 
+impl FoundImage {
+    /// One that is built from a Dockerfile, and named by what is in that. `source` is where the text is said to be from.
+    fn built(
+        name: &str,
+        dockerfile: PathBuf,
+        context: PathBuf,
+        source: PathBuf,
+        text: &[u8],
+    ) -> Self {
+        let sha256 = hex(&Sha256::digest(text));
+        Self {
+            image: Image {
+                reference: format!("bottle-agent-{name}:{}", &sha256[..12]),
+                build: Some(Build {
+                    dockerfile,
+                    context,
+                }),
+            },
+            source: Some(Source {
+                role: "dockerfile".to_owned(),
+                name: name.to_owned(),
+                path: source,
+                sha256,
+            }),
+            files: Vec::new(),
+        }
+    }
+}
+
 fn image(
     manifest: &Manifest,
     inputs: &Inputs<'_>,
@@ -188,20 +217,33 @@ fn image(
         .as_ref()
         .or(written.and_then(|p| p.dockerfile.as_ref()));
     match (&bottle.image, dockerfile, provider) {
-        (Some(_), Some(_), _) => Err(Failure::invalid("both `image` and a `dockerfile` are given")
-            .hint("keep the one that is meant")),
+        (Some(_), Some(_), _) => Err(
+            Failure::invalid("both `image` and a `dockerfile` are given")
+                .hint("keep the one that is meant"),
+        ),
         (Some(reference), None, _) => {
             check_image(reference)?;
             Ok(FoundImage {
-                image: Image { reference: reference.clone(), build: None },
+                image: Image {
+                    reference: reference.clone(),
+                    build: None,
+                },
                 source: None,
                 files: Vec::new(),
             })
         }
-        (None, Some(path), _) => user_build(&manifest.name, &on_host(path, &inputs.places.home, inputs)?),
+        (None, Some(path), _) => {
+            user_build(&manifest.name, &on_host(path, &inputs.places.home, inputs)?)
+        }
         (None, None, Some(provider)) => provider_build(provider, inputs),
-        (None, None, None) => Err(Failure::invalid(format!("bottle `{}` says nothing about its image", manifest.name))
-            .hint("add `image: debian:trixie-slim`, `dockerfile: PATH` or `agent_provider: {template: shell}`")),
+        (None, None, None) => Err(Failure::invalid(format!(
+            "bottle `{}` says nothing about its image",
+            manifest.name
+        ))
+        .hint(
+            "add `image: debian:trixie-slim`, `dockerfile: PATH` or \
+             `agent_provider: {template: shell}`",
+        )),
     }
 }
 
@@ -218,51 +260,22 @@ fn provider_build(provider: &provider::Provider, inputs: &Inputs<'_>) -> Result<
         }
     };
     let context = inputs.state.join("build");
-    let sha256 = hex(&Sha256::digest(text));
     let dockerfile = context.join("Dockerfile");
-    Ok(FoundImage {
-        image: Image {
-            reference: format!("bottle-agent-{name}:{}", &sha256[..12]),
-            build: Some(Build {
-                dockerfile: dockerfile.clone(),
-                context,
-            }),
-        },
-        source: Some(Source {
-            role: "dockerfile".to_owned(),
-            name: name.clone(),
-            path: PathBuf::from(format!("built-in:{name}/Dockerfile")),
-            sha256,
-        }),
-        files: vec![BuiltInFile {
-            path: dockerfile,
-            text,
-        }],
-    })
+    let path = PathBuf::from(format!("built-in:{name}/Dockerfile"));
+    let mut found = FoundImage::built(name, dockerfile.clone(), context, path, text.as_ref());
+    found.files.push(BuiltInFile {
+        path: dockerfile,
+        text,
+    });
+    Ok(found)
 }
 
 fn user_build(name: &str, path: &Path) -> Result<FoundImage> {
     let dockerfile = std::fs::canonicalize(path).at("read", path)?;
-    let sha256 = hex(&Sha256::digest(
-        std::fs::read(&dockerfile).at("read", &dockerfile)?,
-    ));
+    let text = std::fs::read(&dockerfile).at("read", &dockerfile)?;
     let context = dockerfile.parent().unwrap_or(Path::new("/")).to_owned();
-    Ok(FoundImage {
-        image: Image {
-            reference: format!("bottle-agent-{name}:{}", &sha256[..12]),
-            build: Some(Build {
-                dockerfile: dockerfile.clone(),
-                context,
-            }),
-        },
-        source: Some(Source {
-            role: "dockerfile".to_owned(),
-            name: name.to_owned(),
-            path: dockerfile,
-            sha256,
-        }),
-        files: Vec::new(),
-    })
+    let path = dockerfile.clone();
+    Ok(FoundImage::built(name, dockerfile, context, path, &text))
 }
 
 /// What the engine takes as a reference, so that it can never be read as an option.

@@ -2,6 +2,8 @@
 
 mod agent;
 mod egress;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod git;
 mod provider;
 

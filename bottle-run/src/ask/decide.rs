@@ -193,11 +193,11 @@ fn reply(
     })
 }
 
-/// Ends a grant now.
+/// Ends a grant now; the grant as it is then, and what that means in plain words.
 ///
 /// # Errors
 /// Not found; a conflict, when it is over already.
-pub fn revoke(home: &StateHome, given: &str, by: &str) -> Result<String> {
+pub fn revoke(home: &StateHome, given: &str, by: &str) -> Result<(Grant, String)> {
     let (folder, id) = find_grant(home, given)?;
     let _lock = lock(&folder.state)?;
     let Some((mut grant, _)) = granted::read::<Grant>(&folder.grants(), &id) else {
@@ -224,11 +224,12 @@ pub fn revoke(home: &StateHome, given: &str, by: &str) -> Result<String> {
         READABLE,
     )?;
     wait_until_applied(&folder.state, &grant, false);
-    Ok(format!(
+    let words = format!(
         "{} may no longer {}",
         folder.slug,
         escaped(&granted::scope_in_words(&grant.scope))
-    ))
+    );
+    Ok((grant, words))
 }
 
 /// What the request would become.

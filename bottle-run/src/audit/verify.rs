@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bottle_plan::audit::{Decision, Dropped, GENESIS, Head, Record, parse};
 use bottle_plan::audit_files::{self as files, Lines};
+use bottle_plan::explain::counted;
 use bottle_plan::failure::{PathContext as _, Result, printable};
 use serde::Serialize;
 
@@ -310,8 +311,10 @@ impl Verified {
         };
         let verdict = if self.intact { "intact" } else { "NOT intact" };
         let mut text = format!(
-            "{}: {verdict}, {} records{range} in {} files\n",
-            self.slug, self.records, self.files
+            "{}: {verdict}, {}{range} in {}\n",
+            self.slug,
+            counted(self.records, "record"),
+            counted(self.files as u64, "file")
         );
         // Writing to a string does not fail.
         for finding in &self.findings {

@@ -171,16 +171,7 @@ impl Head {
     pub(super) fn ask(engine: &Engine, names: &Containers) -> Result<Self> {
         let version = json(engine, &["version", "--format={{json .}}"])?;
         let info = json(engine, &["info", "--format={{json .}}"])?;
-        let host = json(
-            engine,
-            &[
-                "container",
-                "inspect",
-                "--format={{json .HostConfig}}",
-                "--",
-                &names.agent,
-            ],
-        )?;
+        let host = host_config(engine, &names.agent)?;
         let text = |value: &Value, pointer: &str| {
             let found = value.pointer(pointer).and_then(Value::as_str);
             printable(found.unwrap_or("unknown"))
@@ -223,6 +214,12 @@ pub(super) fn json(engine: &Engine, args: &[&str]) -> Result<Value> {
     serde_json::from_slice(&output.stdout).map_err(|error| {
         Failure::failed(format!("cannot read what docker {} says", args[0])).because(error)
     })
+}
+
+/// What the engine was told of a container.
+pub(super) fn host_config(engine: &Engine, container: &str) -> Result<Value> {
+    let format = "--format={{json .HostConfig}}";
+    json(engine, &["container", "inspect", format, "--", container])
 }
 
 /// The card for a person.

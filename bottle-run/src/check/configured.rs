@@ -6,7 +6,7 @@ use bottle_plan::plan::Plan;
 use bottle_plan::strict::IN_A_SIDECAR;
 use serde_json::Value;
 
-use super::card::{Line, json};
+use super::card::{Line, host_config, json};
 use crate::engine::Engine;
 use crate::{inspect, networks};
 
@@ -45,16 +45,7 @@ pub(super) fn all(engine: &Engine, plan: &Plan, names: &Containers) -> Result<Ve
             or_nothing(&wrong),
         ));
     }
-    let agent = json(
-        engine,
-        &[
-            "container",
-            "inspect",
-            "--format={{json .HostConfig}}",
-            "--",
-            &names.agent,
-        ],
-    )?;
+    let agent = host_config(engine, &names.agent)?;
     let resources = &plan.agent.resources;
     let limits = [
         ("/Memory", resources.memory),

@@ -86,27 +86,7 @@ pub(super) fn judge(
     user: &str,
     attempts: &[Attempt],
 ) -> Result<Vec<Line>> {
-    let mut lines = Vec::new();
-    for group in attempts.chunks(AT_ONCE) {
-        let output = engine
-            .call([
-                "exec",
-                &format!("--user={user}"),
-                container,
-                HELPER,
-                "probe",
-            ])
-            .arg("--timeout-ms=500")
-            .args(group.iter().map(|attempt| attempt.probe.as_str()))
-            .run()
-            .map_err(|failure| {
-                failure.while_doing("probing from inside").hint(
-                    "was the bottle started by another version? then take it down and up again",
-                )
-            })?;
-        lines.extend(verdicts(group, &parse(&output.stdout)?));
-    }
-    Ok(lines)
+    judge_in(engine, container, user, attempts.chunks(AT_ONCE), "500")
 }
 
 /// As [`judge`], one after the other: attempts that use something up.
@@ -116,20 +96,29 @@ pub(super) fn judge_alone(
     user: &str,
     attempts: &[Attempt],
 ) -> Result<Vec<Line>> {
+    judge_in(engine, container, user, attempts.chunks(1), "15000")
+}
+
+/// A group after the other, each attempt within so many milliseconds.
+fn judge_in<'a>(
+    engine: &Engine,
+    container: &str,
+    user: &str,
+    groups: impl Iterator<Item = &'a [Attempt]>,
+    millis: &str,
+) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
-    for attempt in attempts {
+    for group in groups {
         let output = engine
-            .call([
-                "exec",
-                &format!("--user={user}"),
-                container,
-                HELPER,
-                "probe",
-            ])
-            .args(["--timeout-ms=15000", &attempt.probe])
+            .call(["exec", &format!("--user={user}"), container])
+            .args([HELPER, "probe", &format!("--timeout-ms={millis}")])
+            .args(group.iter().map(|attempt| attempt.probe.as_str()))
             .run()
-            .map_err(|failure| failure.while_doing("probing from inside"))?;
-        let group = std::slice::from_ref(attempt);
+            .map_err(|failure| {
+                failure.while_doing("probing from inside").hint(
+                    "was the bottle started by another version? then take it down and up again",
+                )
+            })?;
         lines.extend(verdicts(group, &parse(&output.stdout)?));
     }
     Ok(lines)

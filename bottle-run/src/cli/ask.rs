@@ -217,12 +217,12 @@ pub(super) fn answer(home: &Home, args: &Answer, json: bool, say: &dyn Fn(&str))
     done(&decision, json)
 }
 
-pub(super) fn revoke(home: &Home, args: &Revoke, say: &dyn Fn(&str)) -> Result<u8> {
-    say(&ask::revoke(
-        &home.state,
-        &args.id,
-        &who(args.by.as_deref())?,
-    )?);
+pub(super) fn revoke(home: &Home, args: &Revoke, json: bool, say: &dyn Fn(&str)) -> Result<u8> {
+    let (grant, words) = ask::revoke(&home.state, &args.id, &who(args.by.as_deref())?)?;
+    say(&words);
+    if json {
+        tool::emit(&state::to_json(&grant)?)?;
+    }
     Ok(0)
 }
 

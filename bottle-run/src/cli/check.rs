@@ -3,16 +3,17 @@
 use std::path::PathBuf;
 
 use bottle_plan::failure::Result;
-use bottle_plan::{state, tool};
+use bottle_plan::{shell, state, tool};
 use bottle_run::bottle::{self, Home};
 use bottle_run::check::{self, Made};
 use bottle_run::engine::Engine;
 use bottle_run::interrupt;
+use clap_complete::ArgValueCandidates;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// The bottle; without one, a bottle is made for the check and removed after it. `-` reads a handle from stdin
-    #[arg(conflicts_with = "plan")]
+    #[arg(conflicts_with = "plan", add = ArgValueCandidates::new(shell::slugs))]
     slug: Option<String>,
     /// Make the bottle of this plan for the check
     #[arg(long, value_name = "FILE")]

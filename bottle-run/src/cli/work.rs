@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
+use bottle_plan::explain::counted;
 use bottle_plan::failure::{Failure, PathContext as _, Result};
 use bottle_plan::{shell, state, tool};
 use bottle_run::bottle::Home;
@@ -133,10 +134,7 @@ fn tell(pulled: &Pulled, say: &dyn Fn(&str)) {
             pulled.slug
         ));
     };
-    let commits = match pulled.commits {
-        1 => "1 commit".to_owned(),
-        count => format!("{count} commits"),
-    };
+    let commits = counted(pulled.commits, "commit");
     let rest = if pulled.uncommitted {
         " and what was not committed"
     } else {

@@ -31,7 +31,7 @@ fn an_untouched_chain_is_intact() {
     assert_eq!(value["notes"], serde_json::json!([]));
     let text = home.stdout(&["verify", SLUG]);
     assert!(
-        text.starts_with("demo-abcde: intact, 6 records (0 to 5) in 1 files\n"),
+        text.starts_with("demo-abcde: intact, 6 records (0 to 5) in 1 file\n"),
         "{text}"
     );
 }

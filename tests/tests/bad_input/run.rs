@@ -10,7 +10,8 @@ fn run() {
     let home = Home::new();
     home.bottle("web", GOOD);
     home.bottle("token", "image: x\negress: {routes: [{host: a.example.com, auth: {scheme: Bearer, token_ref: NOT_SET}}]}\n");
-    let compose = home.render(&home.plan("web", "a"));
+    let plan = home.plan("web", "a");
+    let compose = home.render(&plan);
     let tokenless = home.render(&home.plan("token", "b"));
     let engine = FakeDocker::new(&Script::default());
     let feed = |stdin: &str| {
@@ -63,6 +64,17 @@ fn run() {
     checker.check(
         feed(&compose),
         &[(&["up", "--expect-digest", "sha256:0"], REFUSED, "sha256:0")],
+    );
+    // The digest that was approved is not refused.
+    let plan: serde_json::Value = serde_json::from_str(&plan).expect("JSON");
+    let digest = plan["digest"].as_str().expect("a digest");
+    let approved = feed(&compose)().args(["up", "--dry-run", "--expect-digest", digest]);
+    let approved = approved.run();
+    assert_eq!(approved.code(), 0, "{}", approved.stderr);
+    assert!(
+        approved.stderr.contains("would start"),
+        "{}",
+        approved.stderr
     );
     checker.check(feed(&tokenless), &[(&["up"], INVALID, "NOT_SET")]);
     assert!(

@@ -53,22 +53,10 @@ fn killed_at_any_moment_it_can_be_removed() {
 
     let kill_at = |moment: u32| {
         let slug = home.slug(&format!("k{moment}"));
-        // The engine's client goes on as an orphan, as it does in life.
-        let rule = Rule {
-            call: Some(moment),
-            kill_parent: Some(9),
-            pass_on: true,
-            ..Rule::default()
-        };
         // Kept until the end: orphans still look for their script.
-        let engine = FakeDocker::behind(vec![rule]);
+        let engine = FakeDocker::killing(9, Rule::for_call(moment));
         let killed = up_with(&home, &engine, &slug);
-        assert_eq!(
-            (killed.code(), killed.stdout.as_str()),
-            (137, ""),
-            "at call {moment}: {}",
-            killed.stderr
-        );
+        killed.no_product(137, &format!("at call {moment}"));
         home.down(&slug);
         assert_eq!(
             home.left_of(&slug),
@@ -117,12 +105,7 @@ fn a_failed_start_leaves_nothing() {
     ] {
         let slug = home.slug(&format!("f-{name}"));
         let done = up_with(&home, &FakeDocker::behind(vec![fails(args)]), &slug);
-        assert_eq!(
-            (done.code(), done.stdout.as_str()),
-            (1, ""),
-            "{name}: {}",
-            done.stderr
-        );
+        done.no_product(1, name);
         assert!(
             done.stderr.contains("the engine is tired") && done.stderr.contains("\nhint: "),
             "{name}: {}",

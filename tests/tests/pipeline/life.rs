@@ -50,12 +50,7 @@ fn the_life_of_a_bottle() {
         .args(["up"])
         .stdin(home.render(&home.plan("web", &slug)))
         .run();
-    assert_eq!(
-        (again.code(), again.stdout.as_str()),
-        (5, ""),
-        "{}",
-        again.stderr
-    );
+    again.no_product(5, "it runs already");
     assert_eq!(exec("echo still here").ok(), "still here\n");
 
     let status = || {

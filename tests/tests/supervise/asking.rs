@@ -111,11 +111,17 @@ pub(crate) fn a_grant_ends_by_the_clock_and_by_hand(f: &Fixture) {
     let _ = operator(&f.home, &["approve", &id, "--until-down"]).ok();
     assert_eq!(send(&f.bottle, "PUT", url).0, 200);
     let grant = id.replace("r-", "g-");
-    let revoked = operator(&f.home, &["revoke", &grant]);
+    let revoked = operator(&f.home, &["--json", "revoke", &grant, "--by", "maria"]);
     assert!(
         revoked.stderr.contains("may no longer PUT"),
         "{}",
         revoked.stderr
+    );
+    let revoked = revoked.json();
+    assert_eq!(revoked["schema"], "bottle.grant/v1");
+    assert_eq!(
+        (&revoked["id"], &revoked["ended"]["by"]),
+        (&json!(grant), &json!("maria"))
     );
     assert_eq!(send(&f.bottle, "PUT", url).0, 403);
     assert_eq!(operator(&f.home, &["revoke", &grant]).code(), 5);

@@ -26,12 +26,7 @@ fn home() -> Home {
 }
 
 fn at(call: u32, signal: i32) -> FakeDocker {
-    FakeDocker::behind(vec![Rule {
-        call: Some(call),
-        kill_parent: Some(signal),
-        pass_on: true,
-        ..Rule::default()
-    }])
+    FakeDocker::killing(signal, Rule::for_call(call))
 }
 
 fn run(home: &Home, engine: &FakeDocker, args: &[&str], stdin: &str) -> Done {

@@ -19,9 +19,8 @@ fn a_client_that_hangs_is_ended_and_its_start_undone() {
     ] {
         let slug = home.slug(&format!("h-{name}"));
         let engine = FakeDocker::behind(vec![Rule {
-            args: args.iter().map(|&arg| arg.to_owned()).collect(),
             hang: true,
-            ..Rule::default()
+            ..Rule::for_args(args)
         }]);
         let file = home.render(&home.plan("web", &slug));
         let done = home
@@ -67,12 +66,7 @@ fn a_full_disk_stops_a_start_and_no_removal() {
         .tool("bottle-plan")
         .args(["web", "--slug", &home.slug("new")])
         .run();
-    assert_eq!(
-        (plan.code(), plan.stdout.as_str()),
-        (1, ""),
-        "{}",
-        plan.stderr
-    );
+    plan.no_product(1, "the disk is full");
     assert!(plan.stderr.contains("No space left"), "{}", plan.stderr);
     disk.empty();
     collect(&home, &slug, "full disk");
@@ -167,12 +161,7 @@ fn a_state_home_that_cannot_be_written_stops_a_start() {
         .arg("--lazy")
         .arg(&state)
         .output();
-    assert_eq!(
-        (done.code(), done.stdout.as_str()),
-        (1, ""),
-        "{}",
-        done.stderr
-    );
+    done.no_product(1, "a read-only home");
     assert!(
         done.stderr.contains("Read-only file system"),
         "{}",
@@ -191,20 +180,14 @@ fn an_engine_that_is_stopped_in_the_middle_leaves_nothing_once_it_is_back() {
     // From the tenth call on, nobody answers.
     let dead = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?";
     let rules = (10..200).map(|call| Rule {
-        call: Some(call),
         exit: 1,
         stderr: dead.to_owned(),
-        ..Rule::default()
+        ..Rule::for_call(call)
     });
     let engine = FakeDocker::behind(rules.collect());
     let file = home.render(&home.plan("web", &slug));
     let done = run(&home, &engine, &["up"], &file);
-    assert_eq!(
-        (done.code(), done.stdout.as_str()),
-        (1, ""),
-        "{}",
-        done.stderr
-    );
+    done.no_product(1, "no engine");
     assert!(done.stderr.contains("Cannot connect"), "{}", done.stderr);
     assert!(done.stderr.contains("hint: "), "{}", done.stderr);
     assert_ne!(

@@ -1,8 +1,5 @@
 //! Snapshots over a bottle's life: lineage, housekeeping, forks, what goes on after a resume, and at what memory.
 
-// The lint knows tests by their attribute, and helpers and cases have none.
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
-
 use std::fs;
 use std::thread;
 

@@ -72,6 +72,9 @@ impl Outcome {
     }
 }
 
+/// What a client that hides a name writes: a suite, whose key, no key of its own, and something unreadable.
+const HIDDEN: [u8; 11] = [0, 0, 1, 0, 1, 7, 0, 0, 0, 1, 0xaa];
+
 /// The first bytes of a TLS client that wants to talk to `host`, a character a byte; and with an extension more
 /// of this type.
 ///
@@ -92,7 +95,8 @@ pub fn client_hello(host: &str, more: Option<u16>) -> String {
     client.write_tls(&mut hello).expect("a vector takes it");
     if let Some(kind) = more {
         hello.extend(kind.to_be_bytes());
-        hello.extend([0, 4, 0, 1, 2, 3]);
+        hello.extend([0, 11]);
+        hello.extend(HIDDEN);
         // Where the lengths are: of the extensions, behind the session, the suites and the compressions.
         let mut at = 5 + 4 + 2 + 32;
         at += 1 + usize::from(hello[at]);
@@ -100,7 +104,7 @@ pub fn client_hello(host: &str, more: Option<u16>) -> String {
         at += 1 + usize::from(hello[at]);
         // Of the record, of the message (its last two bytes), of the extensions.
         for place in [3, 7, at] {
-            let length = u16::from_be_bytes([hello[place], hello[place + 1]]) + 8;
+            let length = u16::from_be_bytes([hello[place], hello[place + 1]]) + 15;
             hello[place..place + 2].copy_from_slice(&length.to_be_bytes());
         }
     }

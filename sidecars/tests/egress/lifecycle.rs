@@ -125,7 +125,8 @@ fn stopping_waits_for_answers_and_not_for_ever() {
             let stopping = scope.spawn(|| running.stop());
             // Nobody new is let in meanwhile.
             while TcpStream::connect(proxy).is_ok() {
-                assert!(began.elapsed() < Duration::from_secs(4));
+                assert!(began.elapsed() < Duration::from_secs(1));
+                thread::sleep(Duration::from_millis(5));
             }
             if !is_endless {
                 assert!(!stopping.is_finished(), "it did not wait");
@@ -136,17 +137,19 @@ fn stopping_waits_for_answers_and_not_for_ever() {
         let took = began.elapsed();
         let mut body = Vec::new();
         let _ = stream.read_to_end(&mut body);
+        // Who came at the last moment may be on record too.
         let records = world.records(2);
-        let (decision, expected) = match is_endless {
-            false => ("allow", b"abcd".as_slice()),
-            true => ("error", b"ab".as_slice()),
-        };
+        let asked = records.iter().find(|record| record["method"] == "GET");
+        let asked = &asked.expect("its record")["bytes_in"];
+        let expected = if is_endless { "ab" } else { "abcd" };
         assert_eq!(
-            (body.as_slice(), &records[0]["decision"]),
-            (expected, &json!(decision))
+            (String::from_utf8_lossy(&body), asked),
+            (expected.into(), &json!(expected.len())),
+            "{records:?}"
         );
-        assert_eq!(records[1]["reason"], "audit_closed");
-        let grace = Duration::from_secs(5);
+        let last = records.last().expect("records");
+        assert_eq!(last["reason"], "audit_closed", "{records:?}");
+        let grace = Duration::from_millis(1500);
         assert!(
             is_endless == (took >= grace) && took < grace * 2,
             "{took:?}"

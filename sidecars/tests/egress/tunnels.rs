@@ -29,18 +29,22 @@ fn hello(world: &World, host: &str) -> Vec<u8> {
     bytes
 }
 
+/// What a client that hides a name writes: a suite, whose key, no key of its own, and something unreadable.
+const HIDDEN: [u8; 11] = [0, 0, 1, 0, 1, 7, 0, 0, 0, 1, 0xaa];
+
 /// The same with an extension more.
 fn with_extension(hello: &[u8], kind: u16) -> Vec<u8> {
     let mut out = hello.to_vec();
     out.extend(kind.to_be_bytes());
-    out.extend([0, 4, 0, 1, 2, 3]);
+    out.extend([0, 11]);
+    out.extend(HIDDEN);
     // Where the lengths are: of the extensions, behind the session, the suites and the compressions.
     let mut at = 5 + 4 + 2 + 32;
     at += 1 + usize::from(out[at]);
     at += 2 + usize::from(u16::from_be_bytes([out[at], out[at + 1]]));
     at += 1 + usize::from(out[at]);
     for place in [3, 7, at] {
-        let length = u16::from_be_bytes([out[place], out[place + 1]]) + 8;
+        let length = u16::from_be_bytes([out[place], out[place + 1]]) + 15;
         out[place..place + 2].copy_from_slice(&length.to_be_bytes());
     }
     out

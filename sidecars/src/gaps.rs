@@ -7,10 +7,15 @@ const LONGEST: usize = 16;
 /// Stands where a gap was too long. No value has one, and no form of one.
 const BREAK: u8 = b'\n';
 
+/// Whether a gap may begin with it: nearly everything is passed over by this alone.
+fn may_begin(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t'..=b'\r' | b'\\' | b'%')
+}
+
 /// How long the gap is that `text` begins with; `0` when it begins with something else.
 fn gap(text: &[u8]) -> usize {
     match text {
-        [b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c, ..] => 1,
+        [b' ' | b'\t'..=b'\r', ..] => 1,
         [b'\\', b'n' | b'r' | b't', ..] => 2,
         [b'%', b'2', b'0', ..] | [b'%', b'0', b'9' | b'a' | b'A' | b'd' | b'D', ..] => 3,
         _ => 0,
@@ -34,14 +39,20 @@ pub(crate) struct Closed {
 }
 
 impl Closed {
-    /// Nothing, if there is no gap in it and none may be at its end.
+    /// Nothing, when it is the text itself, or there is nothing but gaps.
     pub(crate) fn of(text: &[u8]) -> Option<Self> {
         let begun = begun(text);
-        let first = (0..text.len()).find(|&at| gap(&text[at..]) > 0);
-        let first = first.or_else(|| (begun > 0).then_some(text.len() - begun))?;
-        let mut closed = Vec::with_capacity(text.len());
-        closed.extend_from_slice(&text[..first]);
-        pieces(&text[first..], |_, byte| closed.push(byte));
+        let mut closed = Vec::new();
+        let mut is_whole = begun == 0;
+        pieces(text, |_, piece| {
+            is_whole &= piece.len() == text.len();
+            if !is_whole {
+                closed.extend_from_slice(piece);
+            }
+        });
+        if is_whole {
+            return None;
+        }
         Some(Self {
             sure: closed.len() - begun,
             text: closed,
@@ -57,31 +68,41 @@ impl Closed {
 /// Where the byte is in `text` that [`Closed`] has at `place`.
 pub(crate) fn place_of(text: &[u8], place: usize) -> usize {
     let (mut count, mut found) = (0, text.len());
-    pieces(text, |at, _| {
-        if count == place {
-            found = at;
+    pieces(text, |at, piece| {
+        if (count..count + piece.len()).contains(&place) {
+            found = at + place - count;
         }
-        count += 1;
+        count += piece.len();
     });
     found
 }
 
 /// Everything between the gaps, with the place where it stands.
-fn pieces(text: &[u8], mut take: impl FnMut(usize, u8)) {
-    let (mut at, mut run) = (0, 0);
-    while at < text.len() {
+fn pieces(text: &[u8], mut take: impl FnMut(usize, &[u8])) {
+    // Where the piece begins, how far it is known, and how long the gap is that ends there.
+    let (mut start, mut at, mut run) = (0, 0, 0);
+    while let Some(next) = text[at..].iter().position(|&byte| may_begin(byte)) {
+        at += next;
         let width = gap(&text[at..]);
-        if width == 0 {
-            take(at, text[at]);
-            at += 1;
+        if next > 0 || width == 0 {
             run = 0;
+        }
+        if width == 0 {
+            at += 1;
             continue;
         }
+        if start < at {
+            take(start, &text[start..at]);
+        }
         if run <= LONGEST && run + width > LONGEST {
-            take(at, BREAK);
+            take(at, &[BREAK]);
         }
         run += width;
         at += width;
+        start = at;
+    }
+    if start < text.len() {
+        take(start, &text[start..]);
     }
 }
 

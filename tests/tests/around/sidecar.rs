@@ -18,8 +18,7 @@ const API: &str = "api.example.com";
 const PLAIN: &str = "plain.example.com";
 
 /// Line by line, because decisions name their line.
-const ROUTES: &str = "\
-  upstream_ca: upstream.pem
+const ROUTES: &str = "  upstream_ca: upstream.pem
   routes:
     - host: api.example.com
       private: [10.213.0.0/16]
@@ -38,8 +37,7 @@ struct World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        self.internet
-            .leave(&format!("bottle-{}-egress", self.bottle.slug));
+        self.leave();
     }
 }
 
@@ -63,6 +61,18 @@ impl World {
             home,
         };
         Some((world, made))
+    }
+
+    /// The bottle is removed as any other.
+    fn end(&self) {
+        self.leave();
+        self.home.down(&self.bottle.slug);
+        assert_eq!(self.home.left_of(&self.bottle.slug), Vec::<String>::new());
+    }
+
+    fn leave(&self) {
+        self.internet
+            .leave(&format!("bottle-{}-egress", self.bottle.slug));
     }
 
     fn audit(&self) -> PathBuf {
@@ -228,7 +238,7 @@ fn a_policy_is_explained_offline_and_the_last_good_one_stays() {
     fs::write(&path, good.replace("/bytes", "/admin")).expect("the policy can be written");
     world.hang_up("policy reloaded");
     assert_eq!(world.get("https://api.example.com/admin")["status"], 404);
-    world.home.down(&world.bottle.slug);
+    world.end();
 }
 
 /// The engine's own way to end a container, in the middle of an answer.
@@ -266,7 +276,7 @@ fn egress_that_is_told_to_end_answers_what_it_has_begun() {
     let last = records.last().expect("records");
     assert_eq!(last["reason"], "audit_closed", "{last}");
     assert!(world.verified().contains("intact"), "{}", world.verified());
-    world.home.down(&world.bottle.slug);
+    world.end();
 }
 
 /// More records than the manifest has room for.
@@ -336,7 +346,7 @@ fn the_audit_keeps_to_the_size_it_was_given() {
     let args = ["audit", "verify", &world.bottle.slug];
     let done = world.home.tool("bottle-run").args(args).run();
     assert_ne!(done.code(), 0, "{}", done.stdout);
-    world.home.down(&world.bottle.slug);
+    world.end();
 }
 
 /// A disk of the test's own below the audit of a bottle, and what fills it.
@@ -443,7 +453,7 @@ fn row_72_a_full_disk_stops_everything() {
     });
     assert!(world.verified().contains("intact"), "{}", world.verified());
     assert_eq!(world.count_of("audit_lost"), 0);
-    world.home.down(&world.bottle.slug);
+    world.end();
 }
 
 /// The operator's own choice: it goes on by the same rules, and how much was not written is.
@@ -485,5 +495,5 @@ fn where_the_manifest_says_so_a_full_disk_stops_nothing() {
     assert!(lost >= 2, "{lost} records were lost");
     // The chain goes on behind the gap, which is no tampering.
     assert!(world.verified().contains("intact"), "{}", world.verified());
-    world.home.down(&world.bottle.slug);
+    world.end();
 }

@@ -42,13 +42,13 @@ impl Drop for World {
 }
 
 impl World {
-    /// `audit` is a line of the manifest. `before` is done once the bottle is planned.
-    fn start<T>(audit: &str, before: impl FnOnce(&Path) -> Option<T>) -> Option<(Self, T)> {
+    /// `more` is a line of the manifest. `before` is done once the bottle is planned.
+    fn start<T>(more: &str, before: impl FnOnce(&Path) -> Option<T>) -> Option<(Self, T)> {
         let home = Home::new();
         let internet = Internet::start(&home, &[API, PLAIN]);
         home.write("bottles/upstream.pem", internet.ca_pem());
         let image = agent_image("debian:trixie-slim");
-        home.bottle("web", &format!("image: {image}\negress:\n{audit}{ROUTES}"));
+        home.bottle("web", &format!("image: {image}\negress:\n{more}{ROUTES}"));
         let slug = home.slug("sidecar");
         let compose = home.render(&home.plan("web", &slug));
         let made = before(&home.state(&slug))?;
@@ -157,7 +157,19 @@ fn a_policy_is_explained_offline_and_the_last_good_one_stays() {
     if !need_engine("a_policy_is_explained_offline_and_the_last_good_one_stays") {
         return;
     }
-    let (world, ()) = World::start("", |_| Some(())).expect("a bottle");
+    let (world, ()) = World::start("  log: 1\n", |_| Some(())).expect("a bottle");
+    // What is refused is also said in the log, from the first request on.
+    assert_eq!(
+        world.get("https://api.example.com/bytes?n=3")["status"],
+        200
+    );
+    let refused = world.get("https://api.example.com/not-in-it");
+    assert_eq!(reason(&refused), "path_not_allowed", "{refused}");
+    wait_for("the refusal in the log", || {
+        let log = docker(["logs", &world.bottle.egress()]).stderr;
+        assert!(!log.contains("/bytes"), "{log}");
+        log.contains("bottle-sidecar: deny path_not_allowed GET api.example.com:443/not-in-it (")
+    });
     let path = world
         .home
         .state(&world.bottle.slug)

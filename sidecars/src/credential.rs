@@ -14,6 +14,7 @@ use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use zeroize::Zeroizing;
 
+use crate::gaps::Closed;
 use crate::headers;
 use crate::needles::{Found, MIN_LENGTH, Needles};
 use crate::path::{decode_lossy, query_pairs};
@@ -204,15 +205,23 @@ pub(crate) fn check_head(
         return Ok(());
     }
     let check = |bytes: &[u8], header: Option<&HeaderName>| {
+        let closed = Closed::of(bytes);
+        let broken = closed.iter().flat_map(|closed| all.find(&closed.text));
         let stray = all
             .find(bytes)
+            .chain(broken)
             .find(|(_, found)| !own.is_some_and(|own| own.may_hold(*found, all, header)));
         stray.map_or(Ok(()), |(_, found)| Err(reason_for(found)))
     };
     if let Some(target) = parts.uri.path_and_query() {
-        check(target.as_str().as_bytes(), None)?;
-        if target.as_str().contains('%') {
-            check(&decode_lossy(target.as_str().as_bytes()), None)?;
+        let target = target.as_str();
+        check(target.as_bytes(), None)?;
+        if target.contains('%') {
+            check(&decode_lossy(target.as_bytes()), None)?;
+        }
+        // A form writes a space so; in base64 it is a letter.
+        if target.contains('+') {
+            check(&decode_lossy(target.replace('+', " ").as_bytes()), None)?;
         }
     }
     parts

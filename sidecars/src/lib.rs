@@ -17,6 +17,7 @@ mod explain;
 mod forward;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+mod gaps;
 #[cfg(feature = "services")]
 mod git_gate;
 mod grants;

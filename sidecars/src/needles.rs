@@ -10,6 +10,7 @@ pub(crate) use bottle_plan::forms::MIN_LENGTH;
 use zeroize::Zeroizing;
 
 use crate::credential::Credential;
+use crate::gaps::Closed;
 
 /// What stands where a secret stood. One byte for one byte, so that lengths announced earlier stay true.
 const FILLER: u8 = b'*';
@@ -62,6 +63,13 @@ impl Needles {
                 placeholders.push(placeholder.into());
             }
         }
+        // A value with spaces of its own has none where the gaps of a text are closed.
+        let closed: Vec<_> = patterns
+            .iter()
+            .filter_map(|(form, found)| Some((Zeroizing::new(Closed::of(form)?.text), *found)))
+            .filter(|(form, _)| form.len() >= MIN_LENGTH)
+            .collect();
+        patterns.extend(closed);
         Self::new(patterns, placeholders)
     }
 

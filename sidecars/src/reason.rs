@@ -59,6 +59,7 @@ reasons! {
     UpgradeRefused, "upgrade_refused", BAD_REQUEST, "only a WebSocket upgrade is let through";
     AuthorityMismatch, "authority_mismatch", MISDIRECTED_REQUEST, "the tunnel, the TLS server name and the Host header name different destinations";
     SniMissing, "sni_missing", MISDIRECTED_REQUEST, "the TLS client named no server";
+    SniHidden, "sni_hidden", MISDIRECTED_REQUEST, "the TLS client may mean another server than it names (Encrypted Client Hello), and nothing but the name is known of a tunnel that is passed through";
     NotTls, "not_tls", BAD_REQUEST, "a tunnel carries TLS and nothing else";
     TlsHandshakeFailed, "tls_handshake_failed", BAD_REQUEST, "the client did not finish the TLS handshake, perhaps because it does not trust the bottle's CA";
     ClientTimeout, "client_timeout", REQUEST_TIMEOUT, "the client took too long";

@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use hyper::body::Bytes;
 
+use crate::gaps::{self, Closed};
 use crate::needles::{Found, Needles, black_out};
+
+/// So many characters of a value, broken up, are held back until it shows whether the rest comes. Fewer are words.
+const TELLING: usize = 4;
 
 /// A stream that is being looked through, either to black out or to stop: never both.
 pub(crate) struct Stream {
@@ -14,6 +18,8 @@ pub(crate) struct Stream {
     held: Vec<u8>,
     /// So much of the beginning of what is held belongs to a needle that has gone on in part.
     covered: usize,
+    /// So much of it has gone on: it is kept because a value that is broken up may have begun there.
+    gone: usize,
     hits: u32,
 }
 
@@ -23,6 +29,7 @@ impl Stream {
             needles,
             held: Vec::new(),
             covered: 0,
+            gone: 0,
             hits: 0,
         }
     }
@@ -64,26 +71,52 @@ impl Stream {
         rest.into()
     }
 
-    /// Stops at the first thing found that is not `allowed`; otherwise returns what may go on.
+    /// Stops at the first thing found that is not `allowed`, whole or broken up by gaps; otherwise returns what may go on.
     pub(crate) fn inspect(
         &mut self,
         chunk: Bytes,
         allowed: impl Fn(Found) -> bool,
     ) -> Result<Bytes, Found> {
-        let Some(mut data) = self.join(&chunk) else {
-            return Ok(chunk);
-        };
-        if let Some((_, found)) = self.needles.find(&data).find(|(_, found)| !allowed(*found)) {
+        let joined = self.join(&chunk);
+        let data = joined.as_deref().unwrap_or(&chunk);
+        let closed = Closed::of(data);
+        // What went on as it came holds nothing that is whole.
+        let whole = joined.iter().flat_map(|data| self.needles.find(data));
+        let broken = closed
+            .iter()
+            .flat_map(|closed| self.needles.find(&closed.text));
+        if let Some((_, found)) = whole.chain(broken).find(|(_, found)| !allowed(*found)) {
             return Err(found);
         }
-        self.held = data.split_off(self.needles.cut_off(&data));
-        Ok(data.into())
+        let mut hold = joined
+            .as_ref()
+            .map_or(data.len(), |data| self.needles.cut_off(data));
+        let mut keep = hold;
+        if let Some(sure) = closed.as_ref().map(Closed::sure) {
+            let begun = self.needles.cut_off(sure);
+            if begun < sure.len() {
+                keep = hold.min(gaps::place_of(data, begun));
+            }
+            if sure.len() - begun >= TELLING {
+                hold = keep;
+            }
+        }
+        if joined.is_none() && keep == chunk.len() {
+            return Ok(chunk);
+        }
+        let mut data = joined.unwrap_or_else(|| chunk.to_vec());
+        let hold = hold.max(self.gone);
+        let out = (self.gone > 0 || hold > keep).then(|| data[self.gone..hold].to_vec());
+        self.held = data.split_off(keep);
+        self.gone = hold - keep;
+        Ok(out.unwrap_or(data).into())
     }
 
     /// What is still held back when a stream ends in which nothing was to be found: the beginning of a needle that
     /// never came.
     pub(crate) fn finish(&mut self) -> Bytes {
-        std::mem::take(&mut self.held).into()
+        let gone = std::mem::take(&mut self.gone);
+        Bytes::from(std::mem::take(&mut self.held)).slice(gone..)
     }
 
     /// The held bytes and the new ones together; `None` when the chunk can go on as it is.
@@ -190,7 +223,60 @@ mod tests {
         assert_eq!(hits(&mut stream, "d sk-test-abcabcabd"), 3);
     }
 
+    /// Sends a text in pieces of this size; what went on, and whether all of it did.
+    fn inspected(text: &[u8], size: usize) -> (Vec<u8>, bool) {
+        let mut stream = stream();
+        let mut out = Vec::new();
+        for piece in text.chunks(size) {
+            match stream.inspect(Bytes::copy_from_slice(piece), |_| false) {
+                Ok(piece) => out.extend_from_slice(&piece),
+                Err(_) => return (out, false),
+            }
+        }
+        out.extend_from_slice(&stream.finish());
+        (out, true)
+    }
+
+    #[test]
+    fn what_is_broken_up_is_stopped_too() {
+        let folded: Vec<String> = SECRET.chars().map(String::from).collect();
+        for gap in [" ", "\n", "\r\n    ", r"\n", r"\r\n", "%0A", "%20", "\t"] {
+            let text = format!("it is {}", folded.join(gap));
+            for size in 1..=text.len() {
+                let (out, all) = inspected(text.as_bytes(), size);
+                assert!(!all, "{gap:?} in pieces of {size}");
+                assert!(
+                    out.len() <= "it is ".len() + 3 * (1 + gap.len()),
+                    "{gap:?}, {size}: {out:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_that_ends_as_a_value_begins_is_not_delayed() {
+        let mut stream = stream();
+        let mut pass =
+            |text: &'static str| stream.inspect(Bytes::from_static(text.as_bytes()), |_| false);
+        assert_eq!(pass("as\n").unwrap(), "as\n");
+        assert_eq!(pass("k-\n").unwrap(), "k-\n");
+        // By now it may be one.
+        assert_eq!(pass("test\n").unwrap(), "");
+        assert_eq!(pass("is over\n").unwrap(), "test\nis over\n");
+        assert_eq!(pass("s\nk\n").unwrap(), "s\nk\n");
+        assert_eq!(pass("-test-abcabcabd"), Err(Found::Secret));
+    }
+
     proptest! {
+        #[test]
+        fn what_holds_nothing_leaves_as_it_came(text in "[a-ckst \\\\n%02-]{0,80}", size in 1usize..20) {
+            let (out, all) = inspected(text.as_bytes(), size);
+            prop_assert!(!all || out == text.as_bytes());
+            let closed = Closed::of(text.as_bytes()).map_or(text.clone().into_bytes(), |closed| closed.text);
+            let holds = closed.windows(SECRET.len()).any(|w| w == SECRET.as_bytes());
+            prop_assert!(!holds || !all);
+        }
+
         #[test]
         fn never_lets_the_secret_through(before in "[a-cks-]{0,20}", after in "[a-cks-]{0,20}", size in 1usize..20) {
             let text = format!("{before}{SECRET}{after}");

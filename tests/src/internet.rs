@@ -56,10 +56,75 @@ impl Internet {
         let internet = Self {
             name,
             label,
-            ca_pem: pki.ca_pem,
+            ca_pem: pki.ca_pem.clone(),
             address,
             gateway,
         };
+        let network = [
+            format!("--network={}", internet.name),
+            format!("--ip={address}"),
+        ];
+        internet.run(&network, &pki, hosts, image);
+        wait_for("the test Internet", || {
+            TcpStream::connect((address, 80)).is_ok()
+        });
+        internet
+    }
+
+    /// One that is on no bridge: this host routes to it, as to the real one. None, when only root could make the link.
+    ///
+    /// # Panics
+    /// When the engine does not do what it is asked.
+    #[must_use]
+    pub fn start_beyond(home: &Home, hosts: &[&str]) -> Option<Self> {
+        let name = home.slug("beyond");
+        let digest = Sha256::digest(&name);
+        // A /30 of the range for measuring networks, which nobody has at home.
+        let at = |offset: u8| Ipv4Addr::new(198, 18, digest[0], digest[1] & !3 | offset);
+        let pki = Pki::make(hosts);
+        let internet = Self {
+            label: format!("bottle.test={name}"),
+            ca_pem: pki.ca_pem.clone(),
+            address: at(2),
+            gateway: at(1),
+            name,
+        };
+        internet.run(&["--network=none".to_owned()], &pki, hosts, &image());
+        let format = "--format={{.State.Pid}}";
+        let pid = docker(["inspect", format, &internet.name]).ok();
+        let link = format!("bt{}", &hex(&digest[..5]));
+        let far = format!("{link}x");
+        let (near_address, far_address) = (format!("{}/30", at(1)), format!("{}/30", at(2)));
+        let gateway = at(1).to_string();
+        let inside = ["nsenter", "--net", "--target", pid.trim(), "ip"];
+        let outside = ["ip"];
+        let steps: [(&[&str], &[&str]); 7] = [
+            (
+                &outside,
+                &["link", "add", &link, "type", "veth", "peer", "name", &far],
+            ),
+            (&outside, &["link", "set", &far, "netns", pid.trim()]),
+            (&outside, &["address", "add", &near_address, "dev", &link]),
+            (&outside, &["link", "set", &link, "up"]),
+            (&inside, &["address", "add", &far_address, "dev", &far]),
+            (&inside, &["link", "set", &far, "up"]),
+            (&inside, &["route", "add", "default", "via", &gateway]),
+        ];
+        let made = steps.iter().all(|(program, args)| {
+            let call = Call::new(program[0]).args(program[1..].iter().chain(*args).copied());
+            call.run().status.success()
+        });
+        if !made {
+            return None;
+        }
+        wait_for("what is beyond", || {
+            TcpStream::connect((internet.address, 80)).is_ok()
+        });
+        Some(internet)
+    }
+
+    /// Starts the container, on this network.
+    fn run(&self, network: &[String], pki: &Pki, hosts: &[&str], image: &str) {
         let mut args: Vec<String> = [
             "run",
             "--detach",
@@ -75,26 +140,19 @@ impl Internet {
             "--security-opt=no-new-privileges".to_owned(),
         ]);
         args.extend([
-            format!("--name={}", internet.name),
-            format!("--network={}", internet.name),
+            format!("--name={}", self.name),
+            format!("--label={}", self.label),
         ]);
-        args.extend([
-            format!("--ip={address}"),
-            format!("--label={}", internet.label),
-        ]);
+        args.extend(network.iter().cloned());
         args.push(format!("--env=TESTKIT_CERT={}", pki.leaf_pem));
         args.push(format!("--env=TESTKIT_KEY={}", pki.key_pem));
         args.push(format!("--env=TESTKIT_NAMES={}", hosts.join(",")));
-        args.push(format!("--env=TESTKIT_ADDRESS={address}"));
+        args.push(format!("--env=TESTKIT_ADDRESS={}", self.address));
         if image != self::image() {
             args.push(format!("--entrypoint={CLIENT}"));
         }
         args.extend([image.to_owned(), "serve".to_owned()]);
         let _ = docker(args).ok();
-        wait_for("the test Internet", || {
-            TcpStream::connect((address, 80)).is_ok()
-        });
-        internet
     }
 
     /// The root its certificate comes from, PEM: what a route's bottle has to trust.
@@ -139,12 +197,21 @@ impl Internet {
     /// When the probe does not run.
     #[must_use]
     pub fn probe_beside(&self, probes: &[String]) -> Findings {
+        self.probe_on(&self.name, probes)
+    }
+
+    /// The same on another network.
+    ///
+    /// # Panics
+    /// When the probe does not run.
+    #[must_use]
+    pub fn probe_on(&self, network: &str, probes: &[String]) -> Findings {
         let program = tools::sidecar().expect("need_engine looked for it");
         let mount = format!(
             "--mount=type=bind,readonly,source={},target=/probe",
             program.display()
         );
-        let network = format!("--network={}", self.name);
+        let network = format!("--network={network}");
         let label = format!("--label={}", self.label);
         let args = [
             "run",
@@ -232,15 +299,15 @@ pub fn make_network(name: &str, label: &str) -> (Ipv4Addr, Ipv4Addr) {
     panic!("no free range in {BLOCK:?}/16");
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The image with the test kit, made of the static program alone and kept for the next test.
 fn image() -> String {
     let program = tools::testkit().expect("need_engine looked for it");
     let bytes = std::fs::read(&program).expect("the test kit can be read");
-    let digest: String = Sha256::digest(&bytes)[..6]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let tag = format!("bottle-testkit:{digest}");
+    let tag = format!("bottle-testkit:{}", hex(&Sha256::digest(&bytes)[..6]));
     if docker(["image", "inspect", &tag]).status.success() {
         return tag;
     }
@@ -266,10 +333,7 @@ fn image() -> String {
 #[must_use]
 pub fn agent_image(base: &str) -> String {
     let kit = image();
-    let digest: String = Sha256::digest(base)[..4]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digest = hex(&Sha256::digest(base)[..4]);
     let tag = kit.replace("bottle-testkit:", "bottle-testkit-agent:") + "-" + &digest;
     if docker(["image", "inspect", &tag]).status.success() {
         return tag;

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConnection, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde::{Deserialize, Serialize};
 
 use crate::client::trusting_the_environment;
@@ -70,6 +70,45 @@ impl Outcome {
             .filter_map(|line| line.strip_prefix("x-bottle-reason: "))
             .collect()
     }
+}
+
+/// What a client that hides a name writes: a suite, whose key, no key of its own, and something unreadable.
+const HIDDEN: [u8; 11] = [0, 0, 1, 0, 1, 7, 0, 0, 0, 1, 0xaa];
+
+/// The first bytes of a TLS client that wants to talk to `host`, a character a byte; and with an extension more
+/// of this type.
+///
+/// # Panics
+/// When `host` is no name.
+#[must_use]
+pub fn client_hello(host: &str, more: Option<u16>) -> String {
+    let roots = RootCertStore::empty();
+    let config =
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("the usual versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+    let name = ServerName::try_from(host.to_owned()).expect("a name");
+    let mut client = ClientConnection::new(Arc::new(config), name).expect("a client");
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).expect("a vector takes it");
+    if let Some(kind) = more {
+        hello.extend(kind.to_be_bytes());
+        hello.extend([0, 11]);
+        hello.extend(HIDDEN);
+        // Where the lengths are: of the extensions, behind the session, the suites and the compressions.
+        let mut at = 5 + 4 + 2 + 32;
+        at += 1 + usize::from(hello[at]);
+        at += 2 + usize::from(u16::from_be_bytes([hello[at], hello[at + 1]]));
+        at += 1 + usize::from(hello[at]);
+        // Of the record, of the message (its last two bytes), of the extensions.
+        for place in [3, 7, at] {
+            let length = u16::from_be_bytes([hello[place], hello[place + 1]]) + 15;
+            hello[place..place + 2].copy_from_slice(&length.to_be_bytes());
+        }
+    }
+    hello.into_iter().map(char::from).collect()
 }
 
 /// Makes all exchanges at once.

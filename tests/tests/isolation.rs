@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use bottle_tests::engine::docker;
+use bottle_tests::engine::{skip, wait_for};
 use bottle_tests::host::HostServices;
 use bottle_tests::probe::Findings;
 use bottle_tests::server::UDP_ECHO;
@@ -27,6 +28,8 @@ const HOST_VALUE: &str = "val-isolation-7d793037a0760186";
 /// An address nobody has, to be asked about and found in no log.
 const LEAK: &str = "203.0.113.9";
 const LEAK_TURNED: &str = "9.113.0.203";
+/// A name that the sidecar's own resolver knows, and that is on no list: answered, it was passed on.
+const KNOWN: &str = "leak-known.example.org";
 
 const MANIFEST: &str = "\
 image: debian:trixie-slim
@@ -41,8 +44,22 @@ struct Fixture {
     bottle: Bottle,
     neighbour: Bottle,
     internet: Internet,
+    /// What is reached by routing and by no bridge.
+    beyond: Option<Internet>,
     host: HostServices,
     home: Home,
+}
+
+impl Fixture {
+    fn network(&self, which: &str) -> String {
+        format!("bottle-{}-{which}", self.bottle.slug)
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.internet.leave(&self.network("egress"));
+    }
 }
 
 fn main() -> ExitCode {
@@ -91,10 +108,13 @@ fn make() -> Option<Fixture> {
     let internet = Internet::start(&home, &[ALLOWED]);
     let bottle = home.up("web", &home.slug("a"));
     let neighbour = home.up("web", &home.slug("b"));
+    internet.join(&format!("bottle-{}-egress", bottle.slug), &[KNOWN]);
+    let beyond = Internet::start_beyond(&home, &[ALLOWED]);
     Some(Fixture {
         bottle,
         neighbour,
         internet,
+        beyond,
         host: HostServices::start(),
         home,
     })
@@ -141,7 +161,16 @@ fn the_host_is_not_reached(f: &Fixture) {
 }
 
 fn the_internet_is_not_reached(f: &Fixture) {
-    let ip = f.internet.address;
+    is_not_reached(f, &f.internet);
+    // Between two bridges the engine has a wall of its own. There is none on the way to where this host's routes lead.
+    match &f.beyond {
+        Some(beyond) => is_not_reached(f, beyond),
+        None => skip("the_internet_is_not_reached", "only root can make a link"),
+    }
+}
+
+fn is_not_reached(f: &Fixture, internet: &Internet) {
+    let ip = internet.address;
     let ports = [
         format!("tcp:{ip}:80"),
         format!("tcp:{ip}:443"),
@@ -155,10 +184,10 @@ fn the_internet_is_not_reached(f: &Fixture) {
         .collect();
     f.internet.probe_beside(&all).assert_open();
 
-    let before = f.internet.events().len();
+    let before = internet.events().len();
     f.bottle.probe(&all).assert_closed();
     assert_eq!(
-        f.internet.events().len(),
+        internet.events().len(),
         before,
         "something arrived, though no answer came back"
     );
@@ -275,6 +304,22 @@ fn no_question_leaves_by_dns(f: &Fixture) {
     elsewhere.extend(questions(&f.bottle.address("/networks/internal/gateway")));
     elsewhere.push("resolve:leak-by-the-system.example.org".to_owned());
     f.bottle.probe(&elsewhere).assert_closed();
+    // On the sidecar's other side it is answered, and from there the sidecar could have it.
+    let known = ["dns", "dnstcp"].map(|way| format!("{way}:127.0.0.11:{KNOWN}"));
+    f.internet
+        .probe_on(&f.network("egress"), &known)
+        .assert_open();
+    f.bottle.probe(&known).assert_closed();
+    for name in [names[0].1, KNOWN] {
+        wait_for(&format!("a record of {name}"), || {
+            let path = f.home.state(&f.bottle.slug).join("audit/audit.jsonl");
+            let text = fs::read_to_string(path).unwrap_or_default();
+            let records = text.lines().map(serde_json::from_str::<Value>);
+            records.flatten().any(|record| {
+                record["host"] == name && record["way"] == "dns" && record["decision"] == "deny"
+            })
+        });
+    }
 
     let asked = f.internet.events_of("question");
     let leaked: Vec<&Value> = asked
@@ -403,6 +448,13 @@ fn the_containers_are_as_hard_as_they_should_be(f: &Fixture) {
         assert!(
             host["Memory"].as_u64().is_some_and(|limit| limit > 0),
             "{name} has no limit of memory"
+        );
+        // What a crash leaves behind would hold every value.
+        let no_core = serde_json::json!({"Name": "core", "Hard": 0, "Soft": 0});
+        let limits = host["Ulimits"].as_array().cloned().unwrap_or_default();
+        assert!(
+            limits.contains(&no_core),
+            "{name} may dump core: {limits:?}"
         );
         let options = host["SecurityOpt"].to_string();
         assert!(

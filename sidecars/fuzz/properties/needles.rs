@@ -5,6 +5,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use hyper::body::Bytes;
 
 use super::fixture::pieces;
+use crate::gaps::Closed;
 use crate::needles::Needles;
 use crate::stream::Stream;
 
@@ -47,7 +48,13 @@ pub fn needles(data: &[u8]) {
             })
             .map_err(|_: crate::needles::Found| ())
             .is_err();
-        assert_eq!(stopped, hits > 0);
+        let closed = Closed::of(&whole);
+        let broken = closed
+            .iter()
+            .any(|closed| needles.find(&closed.text).next().is_some());
+        assert!(stopped || !(hits > 0 || broken));
+        // Where something is broken up, more of it is taken for a value the less of it is seen at once.
+        assert!(!stopped || hits > 0 || closed.is_some());
         assert!(whole.starts_with(&gone));
         assert!(needles.find(&gone).next().is_none());
         if !stopped {

@@ -116,7 +116,10 @@ impl Ca {
 
     /// The certificate for this name: the one there is, or a new one. Ask the policy first.
     fn leaf(&self, host: &Host) -> Result<Arc<CertifiedKey>, rcgen::Error> {
-        let now = OffsetDateTime::now_utc();
+        self.leaf_at(host, OffsetDateTime::now_utc())
+    }
+
+    fn leaf_at(&self, host: &Host, now: OffsetDateTime) -> Result<Arc<CertifiedKey>, rcgen::Error> {
         let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(leaf) = leaves.get(host).filter(|leaf| now < leaf.renew) {
             return Ok(leaf.key.clone());
@@ -261,6 +264,24 @@ mod tests {
                 .unwrap();
         }
         assert!(ca.leaves.lock().unwrap().len() <= MAX_LEAVES);
+    }
+
+    /// Whatever time it is, what is handed out goes on for a while.
+    #[test]
+    fn a_leaf_is_made_anew_before_it_ends() {
+        let (ca, _) = ca("bottle CA".into(), None);
+        let host = Host::parse("api.example.com").unwrap();
+        let start = OffsetDateTime::now_utc();
+        let mut last = ca.leaf_at(&host, start).unwrap();
+        let mut made = 1;
+        for hours in 1..200 {
+            let leaf = ca.leaf_at(&host, start + Duration::hours(hours)).unwrap();
+            made += usize::from(!Arc::ptr_eq(&leaf, &last));
+            last = leaf;
+        }
+        // Each serves as long as it may, and no longer.
+        let each = (LIFETIME - MARGIN).whole_hours();
+        assert_eq!(made, usize::try_from(200 / each + 1).unwrap());
     }
 
     #[test]

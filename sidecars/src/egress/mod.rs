@@ -179,6 +179,7 @@ impl Egress {
             path: settings.audit_dir.clone(),
             error,
         })?;
+        audit.set_log(policy.log);
         let egress = Self {
             policy: watch::Sender::new(policy),
             audit,

@@ -160,6 +160,8 @@ async fn take_over(
             let session = Session::new(local, Way::Proxy, Target::Tunnel(to));
             tunnel::inspect(&egress, session, hello.stream, entry).await
         }
+        // Nothing but the name is known of what goes through.
+        Some(_) if hello.is_hidden => Err(Reason::SniHidden),
         Some(far) => {
             tunnel::pass(&egress, &to, hello.stream, far, entry).await;
             Ok(())

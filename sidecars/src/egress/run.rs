@@ -24,8 +24,9 @@ use crate::program::say;
 
 /// How often the operator's files are looked at.
 const LOOK: Duration = Duration::from_millis(200);
-/// How long open connections have to end by themselves.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long open connections have to end by themselves. The engine kills the container after two seconds, unless it is
+/// told otherwise, and the last records must be written by then.
+const GRACE: Duration = Duration::from_millis(1500);
 
 /// A proxy that is running.
 pub struct Running {
@@ -70,13 +71,16 @@ pub fn start(
     );
     let front = thread::Builder::new().name("front".into()).spawn(move || {
         runtime.block_on(async {
-            let bound = open_all(&shared, &socket, &side, ports, Arc::new(workers)).await;
+            let workers = Arc::new(workers);
+            let bound = open_all(&shared, &socket, &side, ports, workers.clone()).await;
             let is_open = bound.is_ok();
             // Nobody waits any more if the thread that started us is gone.
             let _ = ready.send(bound);
             if is_open {
                 drain(&shared).await;
             }
+            // With their queues the workers end, and whatever is still open in them: not before this.
+            drop(workers);
         });
     });
     let front = front.map_err(|error| failed("thread", error))?;

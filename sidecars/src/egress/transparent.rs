@@ -69,6 +69,7 @@ async fn take_over(
             );
             tunnel::inspect(&local.egress, session, hello.stream, entry).await
         }
+        Tls::Passthrough if hello.is_hidden => Err(deny(Reason::SniHidden, hello.stream).await),
         Tls::Passthrough => {
             let far = match tunnel::reach(&local.egress, &policy, route, &to).await {
                 Ok(far) => far,

@@ -1,13 +1,16 @@
 //! Reload, drain, audit, and the program around the proxy.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::world::{SECRET, World, ask, get, read_message, slots};
+use crate::world::{Message, SECRET, Stream, World, ask, get, read_message, slots};
 
 fn route(host: &str) -> Value {
     json!({"source": "demo.yaml:1", "host": host, "ports": [443]})
@@ -83,13 +86,76 @@ fn stopping_ends_idle_connections_and_keeps_the_records() {
         ask(&mut stream, &get("api.example.com", "/", "")).status(),
         200
     );
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     world.running.take().unwrap().stop();
     assert!(began.elapsed() < Duration::from_secs(3));
     assert!(read_message(&mut stream, true).is_none());
     let records = world.records(2);
     assert_eq!(records.len(), 2);
     assert_eq!(records[1]["reason"], "audit_closed");
+}
+
+/// What is under way has a while to end by itself, and then ends all the same.
+#[test]
+fn stopping_waits_for_answers_and_not_for_ever() {
+    for is_endless in [false, true] {
+        let (go, wait) = mpsc::channel::<()>();
+        let wait = Mutex::new(wait);
+        let handler = move |_: &Message, stream: &mut dyn Stream| {
+            let length = if is_endless { 100 } else { 4 };
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\nab"
+            )
+            .unwrap();
+            stream.flush().unwrap();
+            let told = wait.lock().unwrap().recv_timeout(Duration::from_secs(20));
+            told.is_ok() && stream.write_all(b"cd").is_ok()
+        };
+        let mut world = World::with(&json!([route("api.example.com")]), Arc::new(handler));
+        let mut stream = world.tunnel("api.example.com", 443);
+        stream
+            .write_all(get("api.example.com", "/", "").as_bytes())
+            .unwrap();
+        assert_eq!(read_message(&mut stream, false).unwrap().status(), 200);
+        let running = world.running.take().unwrap();
+        let proxy = running.bound().proxy;
+        let began = Instant::now();
+        thread::scope(|scope| {
+            let stopping = scope.spawn(|| running.stop());
+            // Nobody new is let in meanwhile.
+            while TcpStream::connect(proxy).is_ok() {
+                assert!(began.elapsed() < Duration::from_secs(1));
+                thread::sleep(Duration::from_millis(5));
+            }
+            if !is_endless {
+                assert!(!stopping.is_finished(), "it did not wait");
+                go.send(()).unwrap();
+            }
+            stopping.join().unwrap();
+        });
+        let took = began.elapsed();
+        let mut body = Vec::new();
+        let _ = stream.read_to_end(&mut body);
+        // Who came at the last moment may be on record too.
+        let records = world.records(2);
+        let asked = records.iter().find(|record| record["method"] == "GET");
+        let asked = &asked.expect("its record")["bytes_in"];
+        let expected = if is_endless { "ab" } else { "abcd" };
+        assert_eq!(
+            (String::from_utf8_lossy(&body), asked),
+            (expected.into(), &json!(expected.len())),
+            "{records:?}"
+        );
+        let last = records.last().expect("records");
+        assert_eq!(last["reason"], "audit_closed", "{records:?}");
+        let grace = Duration::from_millis(1500);
+        assert!(
+            is_endless == (took >= grace) && took < grace * 2,
+            "{took:?}"
+        );
+        drop(go);
+    }
 }
 
 #[test]
@@ -137,7 +203,11 @@ fn check_and_why() {
 
     let output = sidecar(&["check", file]);
     assert_eq!(output.status.code(), Some(0));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("https://api.example.com:443"));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        said.contains("https://api.example.com:443") && said.contains("(demo.yaml:1)"),
+        "{said}"
+    );
     let output = sidecar(&["why", file, "GET", "https://api.example.com/x"]);
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(

@@ -1,7 +1,10 @@
 //! Sizes, framing and interim answers.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -102,4 +105,70 @@ fn interim_answers_are_not_the_answer() {
     for _ in 0..2 {
         assert_eq!(ask(&mut stream, &get(API, "/", "")).status(), 200);
     }
+}
+
+/// How long a client may be silent at each stage. The longest is a minute, so they are waited for side by side.
+#[test]
+fn what_is_silent_is_ended() {
+    const PATIENCE: Duration = Duration::from_secs(90);
+    let world = World::with(&json!([route()]), Arc::new(discreet));
+    let ends = |mut stream: Box<dyn Stream + Send>, after: u64| {
+        let began = Instant::now();
+        let mut rest = Vec::new();
+        // That its TLS ends without a word is an end as well.
+        let _ = stream.read_to_end(&mut rest);
+        let took = began.elapsed().as_secs();
+        assert!(
+            (after - 2..after + 20).contains(&took),
+            "after {took} s, not {after}"
+        );
+        String::from_utf8_lossy(&rest).into_owned()
+    };
+    let patient = |stream: &TcpStream| stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    thread::scope(|scope| {
+        // Nothing, half a head, a tunnel without a hello, half a hello.
+        for (connect, sent) in [
+            (false, ""),
+            (false, "GET http://x/ HT"),
+            (true, ""),
+            (true, "\x16\x03\x01\x02"),
+        ] {
+            let mut stream = if connect {
+                world.open(API, 443)
+            } else {
+                world.proxy()
+            };
+            patient(&stream);
+            stream.write_all(sent.as_bytes()).unwrap();
+            scope.spawn(move || ends(Box::new(stream), 10));
+        }
+        // A tunnel in which nothing is asked, at once and after a request.
+        for asks in [false, true] {
+            let mut stream = world.tunnel(API, 443);
+            patient(&stream.sock);
+            if asks {
+                assert_eq!(ask(&mut stream, &get(API, "/", "")).status(), 200);
+            } else {
+                stream.conn.complete_io(&mut stream.sock).unwrap();
+            }
+            scope.spawn(move || ends(Box::new(stream), 60));
+        }
+        // A body that stops half-way.
+        let mut stream = world.tunnel(API, 443);
+        patient(&stream.sock);
+        let head = format!("POST / HTTP/1.1\r\nhost: {API}\r\ncontent-length: 100\r\n\r\nabc");
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.flush().unwrap();
+        let answered = scope.spawn(move || ends(Box::new(stream), 30));
+        let answer = answered.join().unwrap();
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 408 "),
+            "{answer}"
+        );
+    });
+    let records = world.records(4);
+    let timeouts = records
+        .iter()
+        .filter(|record| record["reason"] == "client_timeout");
+    assert_eq!(timeouts.count(), 3, "{records:?}");
 }

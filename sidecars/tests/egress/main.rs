@@ -20,6 +20,7 @@ mod policy;
 mod revoked;
 mod smuggling;
 mod streams;
+mod tunnels;
 mod two;
 mod upstream;
 mod websocket;

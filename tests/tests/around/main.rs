@@ -9,6 +9,7 @@ mod limits;
 mod networks;
 mod profiles;
 mod resume;
+mod sidecar;
 
 const TOKEN: &str = "tok-around-2f1c8d3b7a6e5f4049382716";
 

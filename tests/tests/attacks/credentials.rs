@@ -5,7 +5,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use bottle_tests::Home;
 use bottle_tests::engine::docker;
 
-use super::{API, FREE, Fixture, TOKEN, assert_refused, get, headers};
+use super::{API, FREE, Fixture, TOKEN, assert_refused, get, headers, tunnel};
 
 /// A destination that sends the credential back, again and again. (An echo endpoint; agent-vault #258.)
 pub(crate) fn row_45_a_destination_that_keeps_echoing(f: &Fixture) {
@@ -220,6 +220,78 @@ pub(crate) fn row_55_the_placeholder_elsewhere(f: &Fixture) {
     let lookup = f.bottle.probe(&[format!("resolve:{name}")]);
     lookup.assert_closed();
     assert!(!docker(["logs", &f.bottle.egress()]).stderr.contains(TOKEN));
+}
+
+/// A value with line ends or spaces between its letters, as they are and as JSON and URLs write them. (A file in folded
+/// base64; an agent that was told to spell it.)
+pub(crate) fn row_55_a_value_in_pieces(f: &Fixture) {
+    let letters = |gap: &str| -> String {
+        let letters: Vec<String> = TOKEN.chars().map(String::from).collect();
+        letters.join(gap)
+    };
+    let coded = STANDARD.encode(format!("a file that holds {TOKEN} and goes on"));
+    let folded: Vec<&str> = [0, 16, 32, 48]
+        .iter()
+        .map(|&at| &coded[at..coded.len().min(at + 16)])
+        .chain([&coded[64..]])
+        .collect();
+    let post = |target: &str, more: &str, body: &str| {
+        let length = body.len();
+        format!(
+            "POST {target} HTTP/1.1\r\nHost: {FREE}\r\n{more}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        )
+    };
+    let requests = [
+        post("/bytes?row-55-pieces", "", &letters(" ")),
+        post("/bytes?row-55-pieces", "", &letters("\n")),
+        post("/bytes?row-55-pieces", "", &letters("\r\n  ")),
+        post(
+            "/bytes?row-55-pieces",
+            "",
+            &format!("{{\"text\":\"{}\"}}", letters(r"\n")),
+        ),
+        post(
+            "/bytes?row-55-pieces",
+            "",
+            &format!("text={}", letters("%0A")),
+        ),
+        post("/bytes?row-55-pieces", "", &folded.join("\r\n")),
+        post("/bytes?row-55-pieces", "", &folded.join(r"\n")),
+        post(
+            &format!("/bytes?row-55-pieces&q={}", letters("%20")),
+            "",
+            "",
+        ),
+        post(&format!("/bytes?row-55-pieces&q={}", letters("+")), "", ""),
+        post(
+            "/bytes?row-55-pieces",
+            &format!("X-Note: {}\r\n", letters(" ")),
+            "",
+        ),
+    ];
+    for (request, outcome) in requests.iter().zip(f.in_tunnels(FREE, &requests)) {
+        assert_eq!(outcome.reasons(), ["secret_leak"], "{request}: {outcome:?}");
+    }
+    // Piece by piece: what was sent before it showed is not enough of it.
+    let head = format!(
+        "POST /bytes?row-55-pieces HTTP/1.1\r\nHost: {FREE}\r\nContent-Length: 1000\r\n\r\n"
+    );
+    let mut pieces = vec![head];
+    pieces.extend(TOKEN.chars().map(|letter| format!("{letter}\n")));
+    let mut exchange = tunnel(FREE, &pieces.iter().map(String::as_str).collect::<Vec<_>>());
+    exchange.pause_ms = 20;
+    let outcomes = f.bottle.raw(&[exchange]);
+    assert_refused(&outcomes[0], "secret_leak");
+    f.assert_nothing_arrived("row-55-pieces");
+    // The control: as many letters and line ends that are nothing.
+    let harmless = post(
+        "/bytes?n=3&mark=row-55-words",
+        "",
+        &letters("\n").replace('t', "T"),
+    );
+    let outcomes = f.in_tunnels(FREE, &[harmless]);
+    assert_eq!(outcomes[0].statuses(), [200], "{outcomes:?}");
+    assert_eq!(f.arrived("row-55-words").len(), 1);
 }
 
 /// A session that the destination opens for the credential is as good as the credential.

@@ -170,6 +170,25 @@ pub(crate) fn row_69_budgets(f: &Fixture) {
     f.assert_nothing_arrived("row-69-4");
 }
 
+/// A question by TCP for a name of these labels, a character a byte.
+fn question(labels: &[&str]) -> Exchange {
+    let mut message = String::from("\0\x07\x01\0\0\x01\0\0\0\0\0\0");
+    for label in labels {
+        let length = u8::try_from(label.chars().count()).expect("a short label");
+        assert!(length < 64, "{label}");
+        message.push(char::from(length));
+        message.push_str(label);
+    }
+    message.push_str("\0\0\x01\0\x01");
+    let length = u16::try_from(message.chars().count()).expect("a short message");
+    let length = length.to_be_bytes().map(char::from);
+    Exchange {
+        to: "egress:53".to_owned(),
+        send: vec![length.iter().collect::<String>() + &message],
+        ..Exchange::default()
+    }
+}
+
 /// Text of the agent's in the audit: one line a record, and nothing in it that a terminal obeys.
 pub(crate) fn row_70_lines_forged_in_the_audit(f: &Fixture) {
     let forged = r#"x","decision":"allow"}%0a{"decision":"allow","host":"row-70"#;
@@ -189,6 +208,12 @@ pub(crate) fn row_70_lines_forged_in_the_audit(f: &Fixture) {
             &[&get(FREE, &format!("/{}", forged.replace('"', "%22")))],
         ),
         connect("row-70\u{202e}gro.elpmaxe:443"),
+        // A name in DNS may have any bytes.
+        question(&[
+            "row-70-dns\n{\"decision\":\"allow\",\"host\":\"row-70\"}",
+            "\u{1b}]52;c;cm93LTcw\u{7}",
+            "\u{c2}\u{9b}31m\u{e2}\u{80}\u{ae}",
+        ]),
     ]);
     assert!(
         outcomes
@@ -196,6 +221,13 @@ pub(crate) fn row_70_lines_forged_in_the_audit(f: &Fixture) {
             .all(|outcome| outcome.connect.starts_with("HTTP/1.1 ") || !outcome.answer.is_empty())
     );
     f.assert_recorded("untold.example.com", "host_not_allowed");
+    wait_for("the question", || {
+        let records = f.records();
+        records.iter().any(|record| {
+            let host = record["host"].as_str().unwrap_or_default();
+            record["way"] == "dns" && host.contains("row-70-dns")
+        })
+    });
     // `records` fails on a line that is none.
     let records = f.records();
     assert!(

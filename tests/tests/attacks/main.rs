@@ -28,8 +28,9 @@ const FREE: &str = "free.example.com";
 const OTHER: &str = "other.example.net";
 
 /// All of them are one container; the routes tell them apart.
-const HOSTS: [&str; 16] = [
+const HOSTS: [&str; 17] = [
     API,
+    PINNED,
     FREE,
     OTHER,
     "plain.example.com",
@@ -47,6 +48,8 @@ const HOSTS: [&str; 16] = [
     "wild.example.com",
 ];
 
+/// Its clients pin its certificate, so what they say is not looked at.
+const PINNED: &str = "pinned.example.com";
 /// They lead to the container too, but its certificate does not name them.
 const MISNAMED: &str = "misnamed.example.com";
 /// Its certificate comes from a root that nobody told the bottle about.
@@ -69,6 +72,7 @@ egress:
         - {{paths: [/echo, /bytes, /early, /upload], methods: [GET, POST]}}
     - {{host: {FREE}, private: [10.213.0.0/16]}}
     - {{host: {OTHER}, private: [10.213.0.0/16]}}
+    - {{host: {PINNED}, private: [10.213.0.0/16], tls: passthrough}}
     - {{host: plain.example.com, scheme: http, private: [10.213.0.0/16]}}
     - {{host: gone.example.com, private: [10.213.0.0/16]}}
     - {{host: inside.example.com}}
@@ -114,6 +118,7 @@ fn main() -> ExitCode {
         cases![
             names::row_20_metadata,
             policy::row_21_domain_fronting,
+            tls::row_21_a_hidden_server_name,
             policy::row_22_credential_for_a_host_of_ones_choice,
             names::row_23_host_spellings,
             names::row_24_addresses_in_odd_notations,
@@ -144,6 +149,7 @@ fn main() -> ExitCode {
             credentials::row_48_a_key_of_the_attackers_own,
             credentials::row_50_a_token_the_destination_mints,
             credentials::row_54_a_value_with_line_ends,
+            credentials::row_55_a_value_in_pieces,
             credentials::row_55_the_placeholder_elsewhere,
             credentials::row_56_cookies_of_a_session,
             credentials::row_57_without_its_value_nothing_passes,

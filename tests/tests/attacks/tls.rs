@@ -2,9 +2,61 @@
 
 use std::fs;
 
-use bottle_tests::raw::Exchange;
+use bottle_tests::raw::{Exchange, client_hello};
 
-use super::{Fixture, MISNAMED, UNTRUSTED, assert_refused, connect};
+use super::{API, Fixture, MISNAMED, PINNED, UNTRUSTED, assert_refused, connect};
+
+/// A tunnel that is passed through is known by the name in its first bytes. The name that is meant can be in them too,
+/// and nobody but the destination can read it. (Fronting by Encrypted Client Hello.)
+pub(crate) fn row_21_a_hidden_server_name(f: &Fixture) {
+    const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
+    let through = |name: &str, more: Option<u16>| Exchange {
+        to: "egress:3128".to_owned(),
+        connect: format!("{PINNED}:443"),
+        send: vec![client_hello(name, more)],
+        ..Exchange::default()
+    };
+    let led = |name: &str, more: Option<u16>| Exchange {
+        to: format!("{PINNED}:443"),
+        connect: String::new(),
+        ..through(name, more)
+    };
+    let server_hello = "\u{16}\u{3}\u{3}";
+    // The control: it is the destination that answers, whose certificate the bottle's CA did not sign.
+    for exchange in [
+        through(PINNED, None),
+        led(PINNED, None),
+        through(PINNED, Some(0x0a0a)),
+    ] {
+        let outcomes = f.bottle.raw(&[exchange]);
+        assert!(outcomes[0].answer.starts_with(server_hello), "{outcomes:?}");
+    }
+    let pem = f.internet.ca_pem();
+    for way in ["", "--direct"] {
+        let script = format!(
+            "cat > /tmp/pinned.pem <<'PEM'\n{pem}PEM\n\
+             SSL_CERT_FILE=/tmp/pinned.pem exec bottle-testkit fetch {way} GET 'https://{PINNED}/bytes?n=5'"
+        );
+        let answer = f.bottle.exec(&["sh", "-c", &script]).json();
+        assert_eq!(answer["body"], "xxxxx", "{way}: {answer}");
+    }
+    let hidden = Some(ENCRYPTED_CLIENT_HELLO);
+    let refused = [
+        (through(PINNED, hidden), "sni_hidden"),
+        (led(PINNED, hidden), "sni_hidden"),
+        (through(API, None), "authority_mismatch"),
+        (through("other.example.org", None), "authority_mismatch"),
+    ];
+    for (exchange, reason) in refused {
+        let outcomes = f.bottle.raw(&[exchange]);
+        assert!(
+            !outcomes[0].answer.starts_with(server_hello),
+            "{outcomes:?}"
+        );
+        assert!(outcomes[0].closed, "{outcomes:?}");
+        f.assert_recorded(PINNED, reason);
+    }
+}
 
 /// The key that signs for every site the agent talks to.
 pub(crate) fn row_58_the_key_of_the_ca(f: &Fixture) {

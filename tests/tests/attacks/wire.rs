@@ -200,14 +200,14 @@ pub(crate) fn row_43_trailers_and_chunk_extensions(f: &Fixture) {
     let post = |body: &str| {
         format!(
             "POST /bytes?n=3&mark=row-43 HTTP/1.1\r\nHost: api.example.com\r\nTransfer-Encoding: chunked\r\n\
-             Trailer: authorization\r\nConnection: close\r\n\r\n{body}"
+             Trailer: authorization, x-late\r\nConnection: close\r\n\r\n{body}"
         )
     };
     let long = "x".repeat(60_000);
     let bodies = [
         "3;row-43-extension=1\r\nabc\r\n0\r\n\r\n".to_owned(),
         format!("3;{long}\r\nabc\r\n0\r\n\r\n"),
-        "3\r\nabc\r\n0\r\nauthorization: Bearer row-43-trailer\r\nhost: other.example.net\r\n\r\n"
+        "3\r\nabc\r\n0\r\nauthorization: Bearer row-43-trailer\r\nhost: other.example.net\r\nx-late: yes\r\n\r\n"
             .to_owned(),
         "0x3\r\nabc\r\n0\r\n\r\n".to_owned(),
         "-3\r\nabc\r\n0\r\n\r\n".to_owned(),
@@ -222,10 +222,11 @@ pub(crate) fn row_43_trailers_and_chunk_extensions(f: &Fixture) {
             [format!("Bearer {TOKEN}")]
         );
         assert_eq!(request["body"], "abc", "{request}");
-        let trailers = request["trailers"].to_string().to_lowercase();
-        assert!(
-            !trailers.contains("authorization") && !trailers.contains("host"),
-            "{trailers}"
+        // Not even one that was announced and is harmless: what it means is the destination's affair.
+        assert_eq!(
+            request["trailers"],
+            serde_json::json!([]),
+            "a trailer arrived"
         );
     }
     f.assert_nothing_arrived("row-43-extension");

@@ -12,40 +12,14 @@ fn may_begin(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r' | b'\\' | b'%')
 }
 
-/// The bytes a gap may begin with: everything else is passed over many at a time.
-const BEGINS: [bool; 256] = {
-    let mut begins = [false; 256];
-    let all = b" \t\n\r\x0b\x0c\\%";
-    let mut at = 0;
-    while at < all.len() {
-        begins[all[at] as usize] = true;
-        at += 1;
-    }
-    begins
-};
-
 /// How long the gap is that `text` begins with; `0` when it begins with something else.
 fn gap(text: &[u8]) -> usize {
     match text {
-        [b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c, ..] => 1,
+        [b' ' | b'\t'..=b'\r', ..] => 1,
         [b'\\', b'n' | b'r' | b't', ..] => 2,
         [b'%', b'2', b'0', ..] | [b'%', b'0', b'9' | b'a' | b'A' | b'd' | b'D', ..] => 3,
         _ => 0,
     }
-}
-
-/// Where from `from` on a gap stands, and how long it is; the end of the text when there is none.
-fn next_gap(text: &[u8], from: usize) -> (usize, usize) {
-    let mut at = from;
-    while let Some(next) = text[at..].iter().position(|&byte| BEGINS[usize::from(byte)]) {
-        at += next;
-        let width = gap(&text[at..]);
-        if width > 0 {
-            return (at, width);
-        }
-        at += 1;
-    }
-    (text.len(), 0)
 }
 
 /// How much of the end of `text` may become a gap with what comes next.
@@ -104,19 +78,31 @@ pub(crate) fn place_of(text: &[u8], place: usize) -> usize {
 }
 
 /// Everything between the gaps, with the place where it stands.
-fn pieces<'a>(text: &'a [u8], mut take: impl FnMut(usize, &'a [u8])) {
-    let (mut at, mut run) = (0, 0);
-    while at < text.len() {
-        let (end, width) = next_gap(text, at);
-        if end > at {
-            take(at, &text[at..end]);
+fn pieces(text: &[u8], mut take: impl FnMut(usize, &[u8])) {
+    // Where the piece begins, how far it is known, and how long the gap is that ends there.
+    let (mut start, mut at, mut run) = (0, 0, 0);
+    while let Some(next) = text[at..].iter().position(|&byte| may_begin(byte)) {
+        at += next;
+        let width = gap(&text[at..]);
+        if next > 0 || width == 0 {
             run = 0;
         }
+        if width == 0 {
+            at += 1;
+            continue;
+        }
+        if start < at {
+            take(start, &text[start..at]);
+        }
         if run <= LONGEST && run + width > LONGEST {
-            take(end, &[BREAK]);
+            take(at, &[BREAK]);
         }
         run += width;
-        at = end + width;
+        at += width;
+        start = at;
+    }
+    if start < text.len() {
+        take(start, &text[start..]);
     }
 }
 

@@ -213,7 +213,10 @@ impl Sieve {
         beginnings.sort_unstable();
         beginnings.dedup();
         let passes = beginnings.chunks(ONE_PASS);
-        passes.map(packed::Searcher::new).collect::<Option<_>>().map(Self)
+        passes
+            .map(packed::Searcher::new)
+            .collect::<Option<_>>()
+            .map(Self)
     }
 
     fn may_hold(&self, haystack: &[u8]) -> bool {

@@ -125,38 +125,45 @@ fn a_network_somebody_planted_is_not_taken() {
         return;
     }
     let home = home();
-    let slug = home.slug("plant");
-    let name = format!("bottle-{slug}-internal");
-    let plan = parsed(&home.plan("web", &slug));
-    let subnet = plan["networks"]["internal"]["subnet"]
-        .as_str()
-        .expect("a range");
-    // As compose would look for it, but with a way out.
-    let labels = [
-        "--label=com.docker.compose.network=internal".to_owned(),
-        format!("--label=com.docker.compose.project=bottle-{slug}"),
-        format!("--label={}", home.label()),
-    ];
-    let create = ["network", "create", "--subnet", subnet]
-        .map(str::to_owned)
-        .into_iter()
-        .chain(labels)
-        .chain([name.clone()]);
-    let _ = bottle_tests::engine::docker(create).ok();
-    let done = home
-        .tool("bottle-run")
-        .args(["up"])
-        .stdin(home.render(&plan.to_string()))
-        .run();
-    assert!(
-        [3, 5].contains(&done.code()) && done.stdout.is_empty(),
-        "{}: {}",
-        done.code(),
-        done.stderr
-    );
-    let left = home.left_of(&slug);
-    assert!(
-        left.iter().all(|line| line.starts_with("network ")),
-        "a container was made: {left:?}"
-    );
+    // Where the plan has it, and elsewhere: then no range is in the way of the bottle's own.
+    for (slug, in_place) in [(home.slug("plant"), true), (home.slug("other"), false)] {
+        let name = format!("bottle-{slug}-internal");
+        let plan = parsed(&home.plan("web", &slug));
+        let subnet = plan["networks"]["internal"]["subnet"]
+            .as_str()
+            .expect("a range");
+        if in_place {
+            // As compose would look for it, but with a way out.
+            let labels = [
+                "--label=com.docker.compose.network=internal".to_owned(),
+                format!("--label=com.docker.compose.project=bottle-{slug}"),
+                format!("--label={}", home.label()),
+            ];
+            let create = ["network", "create", "--subnet", subnet]
+                .map(str::to_owned)
+                .into_iter()
+                .chain(labels)
+                .chain([name.clone()]);
+            let _ = bottle_tests::engine::docker(create).ok();
+        } else {
+            let _ = bottle_tests::internet::make_network(&name, &home.label());
+        }
+        let done = home
+            .tool("bottle-run")
+            .args(["up"])
+            .stdin(home.render(&plan.to_string()))
+            .run();
+        assert!(
+            [3, 5].contains(&done.code()) && done.stdout.is_empty(),
+            "{}: {}",
+            done.code(),
+            done.stderr
+        );
+        assert!(done.stderr.contains(&name), "{}", done.stderr);
+        let left = home.left_of(&slug);
+        assert!(
+            left.iter().all(|line| line.starts_with("network ")),
+            "a container was made: {left:?}"
+        );
+    }
 }

@@ -121,7 +121,10 @@ pub(crate) fn a_repository_of_sha256(f: &Fixture) {
     );
     let head = f.agent(&work).ok();
     assert_eq!(head.trim().len(), 64, "{head}");
-    assert_eq!(f.upstream.oid("sha256", "refs/heads/agent/long"), head.trim());
+    assert_eq!(
+        f.upstream.oid("sha256", "refs/heads/agent/long"),
+        head.trim()
+    );
     let before = f.upstream.contacts();
     let secret = format!(
         "cd ~/sha256; mkdir -p a; echo {EXAMPLE} > a/s; git add .; git commit -qm s; git push origin agent/long"
@@ -133,7 +136,11 @@ pub(crate) fn a_repository_of_sha256(f: &Fixture) {
         done.stderr
     );
     let done = f.agent("cd ~/sha256; git reset -q --hard HEAD~1; git commit -q --amend -m other; git push --force origin agent/long");
-    assert!(done.stderr.contains("refused (git_force)"), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("refused (git_force)"),
+        "{}",
+        done.stderr
+    );
     assert_eq!(f.upstream.contacts(), before);
 }
 

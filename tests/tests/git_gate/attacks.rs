@@ -90,9 +90,9 @@ for method, path in [("GET", "/demo.git/HEAD"), ("GET", "/demo.git/config"), ("P
     );
     let unknown = f.agent("git ls-remote http://git-gate:9418/other.git");
     assert!(
-        unknown
-            .stderr
-            .contains("git-gate has no repository `other`; there are: demo, readonly, stranger"),
+        unknown.stderr.contains(
+            "git-gate has no repository `other`; there are: demo, readonly, sha256, stranger"
+        ),
         "{}",
         unknown.stderr
     );

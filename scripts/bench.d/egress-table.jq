@@ -25,7 +25,7 @@ def times: if . == null then "–" else figures + "×" end;
   "",
   "↓: less is better.",
   "",
-  ([["what the design page wants", "target", "measured", "reached"]]
+  ([["goal", "target", "measured", "reached"]]
     + [.verdicts[] | [.what, .target, (.measured | figures) + .unit,
         (if .reached == null then "–" elif .reached then "yes" else "**no**" end)]]
     | table),

@@ -46,7 +46,7 @@ def rows:
   row("cpu_down"; "processor, a GB down"; "s"; true;
     at("down"; (.bytes_per_s * .seconds / 1e9) as $gigabytes | .cpu_us.proxy | over(1e6) | over($gigabytes)));
 
-# WHAT the design page wants of MEASURED: at least or at most so much.
+# The goal WHAT for MEASURED: at least or at most so much.
 def verdict($what; $sign; $target; $unit; $measured):
   { $what, target: "\($sign) \($target)\($unit)", $measured, $unit,
     reached: (if $measured == null then null elif $sign == "≥" then $measured >= $target else $measured <= $target end) };

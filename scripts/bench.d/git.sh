@@ -6,7 +6,7 @@ bench_git() {
     image=$(bench_image image-git)
     begin_run remove_git
 
-    # The design page's repository; BYTES a commit become a little more than half of it in the pack.
+    # BYTES a commit become a little more than half of it in the pack.
     local commits=20000 bytes=15000 pushed=100
     [ -z "$quick" ] || commits=2000
     results=$bench_out/git.jsonl

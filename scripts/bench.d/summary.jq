@@ -1,4 +1,4 @@
-# The rows of the design page (§11) from the summaries of the parts; null is a part that has not run.
+# The goals, from the summaries of the parts; null is a part that has not run.
 include "stats";
 
 # How far from what was wanted: 1 is just reached, more is better.

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Each row of the design page beside what was measured last, and the charts of docs/performance.md.
+# Each goal beside what was measured last, and the charts of docs/performance.md.
 
 bench_summary() {
     local part folder why inputs=()

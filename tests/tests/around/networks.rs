@@ -39,6 +39,15 @@ impl Drop for Other {
     }
 }
 
+/// Everything with this label goes with it.
+struct Swept(String);
+
+impl Drop for Swept {
+    fn drop(&mut self) {
+        sweep(&self.0);
+    }
+}
+
 /// Somebody gives the running agent a second network: `list` and `check` say so, and `watch` stops the agent.
 #[test]
 fn row_16_a_second_network_at_run_time() {
@@ -103,6 +112,7 @@ fn row_17_forty_bottles_have_networks() {
     let home = Home::new();
     home.bottle("web", PLAIN);
     let label = format!("bottle.test={}", home.slug("many"));
+    let swept = Swept(label.clone());
     let mut seen = std::collections::BTreeSet::new();
     for number in 0..40 {
         let slug = home.slug(&format!("n{number}"));
@@ -129,7 +139,7 @@ fn row_17_forty_bottles_have_networks() {
         .probe(&[format!("tcp:{gateway}:22"), format!("icmp:{gateway}")])
         .assert_closed();
     home.down(&slug);
-    sweep(&label);
+    drop(swept);
     // And a block that is full says so.
     let small = "10.217.16.0/26";
     for number in 0..2 {

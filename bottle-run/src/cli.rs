@@ -249,7 +249,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Answer(args) => ask::answer(&home()?, &args, cli.flags.json, &say),
         Command::Grants(args) => ask::grants(&home()?, &args, cli.flags.json),
         Command::Revoke(args) => ask::revoke(&home()?, &args, cli.flags.json, &say),
-        Command::Promote(args) => ask::promote(&home()?, &args, &say),
+        Command::Promote(args) => ask::promote(&home()?, &args, cli.flags.json, &say),
         Command::Watch(args) => ask::watch(&engine, &home()?, &args),
         Command::List => {
             let home = home()?;

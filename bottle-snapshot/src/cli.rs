@@ -7,7 +7,7 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use bottle_plan::failure::{Failure, PathContext as _, Result};
-use bottle_plan::snapshot::Wanted;
+use bottle_plan::snapshot::{Snapshot, Wanted};
 use bottle_plan::{shell, state, tool};
 use bottle_run::bottle::{Home, slug_or_stdin};
 use bottle_run::engine::Engine;
@@ -243,23 +243,18 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
             all,
             force,
         } => {
+            let mut gone = Vec::new();
             for wanted in &snapshots {
                 let which = if all { Which::All } else { Which::One };
-                remove(&engine, &home, wanted, which, force || all, &say)?;
+                gone.extend(remove(&engine, &home, wanted, which, force || all, &say)?);
             }
-            Ok(0)
+            print_if(cli.flags.json, &show::List::of(gone))
         }
         Command::Prune { slug, keep } => {
             let wanted = Wanted { slug, number: None };
-            remove(
-                &engine,
-                &home,
-                &wanted,
-                Which::AllBut(keep as usize),
-                false,
-                &say,
-            )?;
-            Ok(0)
+            let which = Which::AllBut(keep as usize);
+            let gone = remove(&engine, &home, &wanted, which, false, &say)?;
+            print_if(cli.flags.json, &show::List::of(gone))
         }
         Command::Export { snapshot, output } => {
             interrupt::watch()?;
@@ -292,7 +287,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
             interrupt::watch()?;
             let pushed = registry::push(&engine, &home, &snapshot, &place, force, &say)?;
             say(&format!("{}@{} is at {place}", pushed.slug, pushed.number));
-            Ok(0)
+            print_if(cli.flags.json, &pushed)
         }
         Command::Pull { place, slug } => {
             interrupt::watch()?;
@@ -303,12 +298,17 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
             };
             print(&registry::pull(&engine, &request, &place, &say)?)
         }
-        Command::Gc => recover::all(&engine, &home, &say).map(|()| 0),
+        Command::Gc => print_if(cli.flags.json, &recover::all(&engine, &home, &say)?),
     }
 }
 
 fn print<T: serde::Serialize>(document: &T) -> Result<u8> {
     tool::emit(&state::to_json(document)?).map(|()| 0)
+}
+
+/// For commands whose result is of use to programs alone.
+fn print_if<T: serde::Serialize>(json: bool, document: &T) -> Result<u8> {
+    if json { print(document) } else { Ok(0) }
 }
 
 fn freeze(engine: &Engine, home: &Home, args: Commit, say: &dyn Fn(&str)) -> Result<u8> {
@@ -336,11 +336,12 @@ fn remove(
     which: Which,
     force: bool,
     say: &dyn Fn(&str),
-) -> Result<()> {
-    for one in remove::remove(engine, home, wanted, which, force, say)? {
+) -> Result<Vec<Snapshot>> {
+    let gone = remove::remove(engine, home, wanted, which, force, say)?;
+    for one in &gone {
         say(&format!("{}@{} is gone", one.slug, one.number));
     }
-    Ok(())
+    Ok(gone)
 }
 
 /// To stdout as it comes; into a file only when it is complete, and never over another one.

@@ -10,6 +10,7 @@ use bottle_plan::snapshot::{Snapshots, Wanted};
 use bottle_run::bottle::Home;
 use bottle_run::engine::Engine;
 use bottle_run::lock::BottleLock;
+use serde::Serialize;
 
 use crate::engine;
 use crate::image;
@@ -65,19 +66,42 @@ pub fn wait_for_lock(folder: &Path, slug: &str, say: &dyn Fn(&str)) -> Result<Bo
     })
 }
 
+/// The schema tag of [`Recovered`].
+pub const RECOVERED_SCHEMA: &str = "bottle.snapshot-gc/v1";
+
+/// What a look at all bottles came to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Recovered {
+    /// Always [`RECOVERED_SCHEMA`].
+    pub schema: &'static str,
+    /// The bottles with a command that had not ended: it was finished or undone.
+    pub recovered: Vec<String>,
+}
+
 /// [`recover`] for every bottle of the home.
 ///
 /// # Errors
 /// The first failure, after all bottles were tried.
-pub fn all(engine: &Engine, home: &Home, say: &dyn Fn(&str)) -> Result<()> {
+pub fn all(engine: &Engine, home: &Home, say: &dyn Fn(&str)) -> Result<Recovered> {
     let mut first = Ok(());
+    let mut recovered = Vec::new();
     for bottle in home.state.bottles() {
         let folder = home.state.folder(&bottle.slug)?;
-        let recovered = wait_for_lock(&folder, &bottle.slug, say)
-            .and_then(|_lock| recover(engine, home, &bottle.slug, say));
-        first = first.and(recovered);
+        let done = wait_for_lock(&folder, &bottle.slug, say).and_then(|_lock| {
+            let is_open = Journal::read(&folder)?.is_some();
+            recover(engine, home, &bottle.slug, say).map(|()| is_open)
+        });
+        match done {
+            Ok(true) => recovered.push(bottle.slug),
+            Ok(false) => {}
+            Err(failure) => first = first.and(Err(failure)),
+        }
     }
-    first.and(documents(engine))
+    first.and(documents(engine))?;
+    Ok(Recovered {
+        schema: RECOVERED_SCHEMA,
+        recovered,
+    })
 }
 
 /// What a killed pull left before it knew which bottle it was for.

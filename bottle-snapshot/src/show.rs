@@ -20,6 +20,17 @@ pub struct List {
     pub snapshots: Vec<Snapshot>,
 }
 
+impl List {
+    /// These.
+    #[must_use]
+    pub fn of(snapshots: Vec<Snapshot>) -> Self {
+        Self {
+            schema: LIST_SCHEMA,
+            snapshots,
+        }
+    }
+}
+
 /// All snapshots, or those of one bottle.
 ///
 /// # Errors
@@ -34,10 +45,7 @@ pub fn list(home: &Home, slug: Option<&str>) -> Result<List> {
         let wanted: Wanted = slug.parse()?;
         return Err(no_snapshot(&Snapshots::default(), &wanted));
     }
-    Ok(List {
-        schema: LIST_SCHEMA,
-        snapshots,
-    })
+    Ok(List::of(snapshots))
 }
 
 /// One snapshot.

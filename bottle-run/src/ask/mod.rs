@@ -23,7 +23,7 @@ use time::OffsetDateTime;
 
 pub use decide::{Approval, Decision, Limits, answer, approve, deny, revoke};
 pub use follow::follow;
-pub use promote::{Promotion, policy_diff, promote};
+pub use promote::{PROMOTION_SCHEMA, Promotion, policy_diff, promote};
 pub use push::push_page;
 pub use show::{grants_table, request_page, requests_table};
 

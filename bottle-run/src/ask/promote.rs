@@ -13,19 +13,31 @@ use bottle_plan::policy::{Match, PathKind, PathMatch, Route, Scheme};
 use bottle_plan::request::{Ask, Grant, Scope};
 use bottle_plan::state::{StateHome, parse_document, write_atomic};
 
+use serde::Serialize;
+
 use super::decide::scope;
 use super::manifest_edit::Added;
 use super::{Asked, Folder, escaped, find_grant};
 
-/// A change that was worked out and not yet made.
-#[derive(Debug)]
+/// The schema tag of [`Promotion`].
+pub const PROMOTION_SCHEMA: &str = "bottle.promotion/v1";
+
+/// A change that was worked out, and is made by [`Promotion::write`].
+#[derive(Debug, Serialize)]
 pub struct Promotion {
+    /// Always [`PROMOTION_SCHEMA`].
+    pub schema: &'static str,
+    /// The grant it makes permanent.
+    pub grant: String,
     /// The manifest.
     pub path: PathBuf,
     /// What is added, as the lines of a diff.
     pub diff: String,
+    #[serde(skip)]
     old: String,
+    #[serde(skip)]
     new: String,
+    #[serde(skip)]
     mode: u32,
 }
 
@@ -71,6 +83,8 @@ pub fn promote(home: &StateHome, given: &str) -> Result<Promotion> {
         )
     })?;
     Ok(Promotion {
+        schema: PROMOTION_SCHEMA,
+        grant: id,
         diff: format!(
             "--- {0}\n+++ {0}\n{1}",
             path.display(),

@@ -226,9 +226,13 @@ pub(super) fn revoke(home: &Home, args: &Revoke, json: bool, say: &dyn Fn(&str))
     Ok(0)
 }
 
-pub(super) fn promote(home: &Home, args: &Promote, say: &dyn Fn(&str)) -> Result<u8> {
+pub(super) fn promote(home: &Home, args: &Promote, json: bool, say: &dyn Fn(&str)) -> Result<u8> {
     let promotion = ask::promote(&home.state, &args.id)?;
-    tool::emit(&promotion.diff)?;
+    if json {
+        say(promotion.diff.trim_end());
+    } else {
+        tool::emit(&promotion.diff)?;
+    }
     if !args.yes && !confirmed(&promotion.path)? {
         return Err(Failure::refused("nothing was changed"));
     }
@@ -237,6 +241,9 @@ pub(super) fn promote(home: &Home, args: &Promote, say: &dyn Fn(&str)) -> Result
         "{} is changed; the next `up` of a new plan has it",
         promotion.path.display()
     ));
+    if json {
+        tool::emit(&state::to_json(&promotion)?)?;
+    }
     Ok(0)
 }
 

@@ -53,6 +53,9 @@ fn what_is_pushed_here_is_pulled_there() {
     let place = registry.place("team/demo:1");
     let done = snapshot(&home, &["push", &slug, &place]);
     done.no_product(0, "push");
+    // Once more, for a program: there it is already.
+    let again = snapshot(&home, &["--json", "push", &slug, &place]).json();
+    assert_eq!(again, made);
     assert_eq!(left_in_the_engine(&place), Vec::<String>::new());
     assert!(!home.state(&slug).join("snapshot-journal.json").exists());
 

@@ -258,11 +258,16 @@ pub(crate) fn a_grant_becomes_a_line_of_the_manifest(f: &Fixture) {
     assert_eq!(plus[1], "    - host: far.example.org");
 
     // A host has one route: what more it allows is a rule there.
-    let made = operator(&f.home, &["promote", &more, "--yes"]);
+    let made = operator(&f.home, &["--json", "promote", &more, "--yes"]);
     assert_eq!(made.code(), 0, "{}", made.stderr);
+    let promotion = made.json();
+    assert_eq!(promotion["schema"], "bottle.promotion/v1");
+    assert_eq!(promotion["grant"], more.as_str());
+    assert_eq!(promotion["path"], path.to_str().expect("a path"));
+    let diff = promotion["diff"].as_str().expect("a diff");
     let rule = r#"{methods: [PUT], paths: [{type: exact, value: "/echo/for-good"}]}"#;
     let line = format!("+      matches: [{{paths: [/echo/open], methods: [GET]}}, {rule}]\n");
-    assert!(made.stdout.contains(&line), "{}", made.stdout);
+    assert!(diff.contains(&line), "{diff}");
     assert!(now().contains("# the way in"), "{}", now());
     let plan = f.home.plan("asks", &f.home.slug("promoted"));
     let plan: Value = serde_json::from_str(&plan).expect("a plan");

@@ -73,7 +73,11 @@ pub(super) fn yaml_failure(
         message.truncate(at);
     }
     let place = error.path().to_string();
-    if place != "." && !place.contains('?') && !message.starts_with(&place) {
+    // Part of the place may be in front already.
+    let is_placed = message
+        .split_once(": ")
+        .is_some_and(|(front, _)| place.starts_with(front));
+    if place != "." && !place.contains('?') && !is_placed {
         message = format!("{place}: {message}");
     }
     let unknown = named(&message, "unknown field `");
@@ -136,6 +140,10 @@ fn named(message: &str, before: &str) -> Option<(String, Vec<String>)> {
 fn suggestion(key: &str, known: &[String]) -> String {
     if let Some((_, instead)) = MOVED.iter().find(|(old, _)| *old == key) {
         return (*instead).to_owned();
+    }
+    let is_route = known.iter().any(|name| name == "matches");
+    if is_route && matches!(key, "method" | "methods" | "path" | "paths" | "headers") {
+        return "what a route allows is a list of rules: `matches: [{methods: [GET], paths: [/v1/]}]`".to_owned();
     }
     close_one(key, known).unwrap_or_else(|| format!("the keys here are: {}", known.join(", ")))
 }
@@ -204,5 +212,8 @@ mod tests {
     fn keys_of_the_past_say_where_they_went() {
         assert!(suggestion("role", &["host".into()]).contains("no roles"));
         assert!(suggestion("zzz", &["host".into()]).contains("host"));
+        let route = ["host", "matches"].map(str::to_owned);
+        assert!(suggestion("methods", &route).contains("matches: [{methods: [GET]"));
+        assert!(!suggestion("methods", &["host".into()]).contains("matches"));
     }
 }

@@ -30,8 +30,9 @@ use crate::program::say;
 /// Clients at once. Each has a git or two behind it, and all of them share the container's memory.
 const MAX_CONNECTIONS: usize = 32;
 
-/// How long open requests have to end by themselves.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long what is under way may still take when it is told to end: `down` kills it after 5 s, and by then the record
+/// must be written.
+const GRACE: Duration = Duration::from_secs(4);
 
 /// What all requests share.
 pub(super) struct Gate {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hyper::body::Bytes;
 
-use crate::gaps::{self, Closed};
+use crate::gaps::Closed;
 use crate::needles::{Found, Needles, black_out};
 
 /// So many characters of a value, broken up, are held back until it shows whether the rest comes. Fewer are words.
@@ -92,10 +92,11 @@ impl Stream {
             .as_ref()
             .map_or(data.len(), |data| self.needles.cut_off(data));
         let mut keep = hold;
-        if let Some(sure) = closed.as_ref().map(Closed::sure) {
+        if let Some(closed) = &closed {
+            let sure = closed.sure();
             let begun = self.needles.cut_off(sure);
             if begun < sure.len() {
-                keep = hold.min(gaps::place_of(data, begun));
+                keep = hold.min(closed.place_of(begun));
             }
             if sure.len() - begun >= TELLING {
                 hold = keep;

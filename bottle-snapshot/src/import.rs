@@ -131,7 +131,7 @@ pub(crate) fn take_in(
 fn undo(engine: &Engine, home: &Home, slug: &str, failure: Failure) -> Failure {
     interrupt::clear();
     match recover::recover(engine, home, slug, &|_| {}) {
-        Ok(()) => failure,
+        Ok(_) => failure,
         Err(more) => Failure::new(
             failure.kind(),
             format!("{}; and undoing it: {}", failure.chain(), more.chain()),

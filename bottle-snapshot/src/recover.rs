@@ -19,21 +19,23 @@ use crate::journal::Journal;
 /// An engine that is still committing tens of gigabytes is waited for; one that died in the middle is not.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Finishes or undoes what an earlier command left of the bottle. The caller holds its lock.
+/// Finishes or undoes what an earlier command left of the bottle; says whether there was one. The caller holds its lock.
 ///
 /// # Errors
 /// When the engine does not answer; then it is tried again next time.
-pub fn recover(engine: &Engine, home: &Home, slug: &str, say: &dyn Fn(&str)) -> Result<()> {
+pub fn recover(engine: &Engine, home: &Home, slug: &str, say: &dyn Fn(&str)) -> Result<bool> {
     let folder = home.state.folder(slug)?;
-    if let Some(journal) = Journal::read(&folder)? {
+    let left = Journal::read(&folder)?;
+    if let Some(journal) = &left {
         say("finishing what an earlier bottle-snapshot left");
-        thaw(engine, &journal, say)?;
-        finish_or_undo(engine, home, slug, &journal)?;
+        thaw(engine, journal, say)?;
+        finish_or_undo(engine, home, slug, journal)?;
         if folder.is_dir() {
             Journal::close(&folder)?;
         }
     }
-    sweep(engine, home, slug)
+    sweep(engine, home, slug)?;
+    Ok(left.is_some())
 }
 
 /// The folder of the bottle whose snapshot is `wanted`, its lock, and nothing left of an earlier command.
@@ -87,10 +89,8 @@ pub fn all(engine: &Engine, home: &Home, say: &dyn Fn(&str)) -> Result<Recovered
     let mut recovered = Vec::new();
     for bottle in home.state.bottles() {
         let folder = home.state.folder(&bottle.slug)?;
-        let done = wait_for_lock(&folder, &bottle.slug, say).and_then(|_lock| {
-            let is_open = Journal::read(&folder)?.is_some();
-            recover(engine, home, &bottle.slug, say).map(|()| is_open)
-        });
+        let done = wait_for_lock(&folder, &bottle.slug, say)
+            .and_then(|_lock| recover(engine, home, &bottle.slug, say));
         match done {
             Ok(true) => recovered.push(bottle.slug),
             Ok(false) => {}

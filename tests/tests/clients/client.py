@@ -39,16 +39,22 @@ def by_httpx(url, http2=False):
 
 
 def by_websockets(url):
-    from websockets.sync.client import connect
+    """Under asyncio: the library's other client reads and writes one TLS connection from two threads, which Python 3.13.5
+    does not guard, and loses about one request in a thousand before it is sent, with any server."""
+    import asyncio
+    from websockets.asyncio.client import connect
 
     messages = ["hello", b"\x00\xff" * 50000, "end"]
-    with connect(url, subprotocols=["quince.v2", "quince.v1"]) as socket:
-        got = []
-        for message in messages:
-            socket.send(message)
-            got.append(len(socket.recv(timeout=20)))
-        protocol = socket.subprotocol
-    say("", status=socket.close_code, protocol=protocol, got=got)
+
+    async def converse():
+        async with connect(url, subprotocols=["quince.v2", "quince.v1"]) as socket:
+            got = []
+            for message in messages:
+                await socket.send(message)
+                got.append(len(await asyncio.wait_for(socket.recv(), timeout=20)))
+        say("", status=socket.close_code, protocol=socket.subprotocol, got=got)
+
+    asyncio.run(converse())
 
 
 if __name__ == "__main__":

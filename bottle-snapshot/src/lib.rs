@@ -13,6 +13,7 @@ pub mod journal;
 pub mod needles;
 pub mod pick;
 pub mod proof;
+pub mod pulling;
 pub mod recover;
 pub mod registry;
 pub mod remove;

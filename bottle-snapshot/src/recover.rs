@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::engine;
 use crate::image;
 use crate::journal::Journal;
+use crate::pulling;
 
 /// An engine that is still committing tens of gigabytes is waited for; one that died in the middle is not.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -97,18 +98,11 @@ pub fn all(engine: &Engine, home: &Home, say: &dyn Fn(&str)) -> Result<Recovered
             Err(failure) => first = first.and(Err(failure)),
         }
     }
-    first.and(documents(engine))?;
+    first.and(pulling::sweep(engine, &home.state))?;
     Ok(Recovered {
         schema: RECOVERED_SCHEMA,
         recovered,
     })
-}
-
-/// What a killed pull left before it knew which bottle it was for.
-fn documents(engine: &Engine) -> Result<()> {
-    let left = engine::images_with(engine, &[image::DOCUMENTS.to_owned()])?;
-    left.iter()
-        .try_for_each(|id| engine::remove_image(engine, id))
 }
 
 /// The engine goes on with a commit whose client is gone, and thaws the container at its end.

@@ -25,6 +25,7 @@ use crate::export::{self, PLAN_ENTRY, SNAPSHOT_ENTRY, append};
 use crate::image;
 use crate::import::{self, Documents, Request};
 use crate::journal::Journal;
+use crate::pulling::Pulling;
 use crate::recover;
 use crate::scan::BUFFER;
 use crate::show;
@@ -292,14 +293,16 @@ pub fn pull(
 ) -> Result<Snapshot> {
     engine::check_can_commit(engine)?;
     let documents = place.documents();
-    fetch(engine, &documents).map_err(|failure| {
-        failure.while_doing(format!(
-            "pulling the documents of {place}, which `bottle-snapshot push` puts beside it"
-        ))
-    })?;
-    let read = read_documents(engine, &documents);
+    let pulling = Pulling::begin(engine, &request.home.state, &documents, say)?;
+    let read = fetch(engine, &documents)
+        .map_err(|failure| {
+            failure.while_doing(format!(
+                "pulling the documents of {place}, which `bottle-snapshot push` puts beside it"
+            ))
+        })
+        .and_then(|()| read_documents(engine, &documents));
     // What it was pulled for is in memory now.
-    let removed = engine::remove_image(engine, &documents);
+    let removed = pulling.end(engine);
     let documents = read?;
     removed?;
     let name = place.to_string();

@@ -255,13 +255,13 @@ mod tests {
         let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("binds");
         let spec = format!("udp:{}", silent.local_addr().expect("bound"));
         let begin = Instant::now();
-        let answers = found(&["--timeout-ms", "200", &spec, &spec, &spec, &spec]);
+        let answers = found(&["--timeout-ms", "1000", &spec, &spec, &spec, &spec]);
         assert!(
-            begin.elapsed() < Duration::from_millis(600),
+            begin.elapsed() < Duration::from_secs(3),
             "{:?}",
             begin.elapsed()
         );
-        assert_eq!(answers[3]["detail"], "no answer in 200 ms");
+        assert_eq!(answers[3]["detail"], "no answer in 1000 ms");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::UdpSocket;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -43,11 +43,9 @@ fn names() {
     ];
     for (name, kind, code, answers) in cases {
         let message = question(name, kind);
-        let began = Instant::now();
         udp.send(&message).unwrap();
         let mut reply = [0; 512];
         let length = udp.recv(&mut reply).unwrap();
-        assert!(began.elapsed() < Duration::from_millis(200));
 
         tcp.write_all(&u16::try_from(message.len()).unwrap().to_be_bytes())
             .unwrap();

@@ -7,10 +7,10 @@ use bottle_tests::fake::Rule;
 use bottle_tests::registry::Registry;
 use bottle_tests::second::SecondEngine;
 use bottle_tests::snapshot::{killing_at, purge, recorded, snapshot, unnamed};
-use bottle_tests::{Done, FakeDocker, Home, need_engine};
-use serde_json::json;
+use bottle_tests::{Call, Done, FakeDocker, Home, need_engine};
+use serde_json::{Value, json};
 
-use crate::{frozen, work_in};
+use crate::{frozen, home, work_in};
 
 fn registry(test: &str) -> Option<Registry> {
     if !need_engine(test) {
@@ -25,12 +25,15 @@ fn registry(test: &str) -> Option<Registry> {
     }
 }
 
-/// What a push or a pull must not leave in the engine.
-fn left_in_the_engine(place: &str) -> Vec<String> {
+const DOCUMENTS: &str = "bottle.snapshot.documents";
+
+/// What a push or a pull of a snapshot must not leave in the engine.
+fn left_in_the_engine(place: &str, made: &Value) -> Vec<String> {
     let repo = place.rsplit_once(':').expect("a tag").0;
     let named = docker(["image", "ls", "--all", "--quiet", repo]).ok();
-    let filter = "label=bottle.snapshot.documents";
-    let documents = docker(["image", "ls", "--all", "--quiet", "--filter", filter]).ok();
+    let id = made["id"].as_str().expect("an id");
+    let filter = format!("label={DOCUMENTS}={id}");
+    let documents = docker(["image", "ls", "--all", "--quiet", "--filter", &filter]).ok();
     named
         .lines()
         .chain(documents.lines())
@@ -56,7 +59,7 @@ fn what_is_pushed_here_is_pulled_there() {
     // Once more, for a program: there it is already.
     let again = snapshot(&home, &["--json", "push", &slug, &place]).json();
     assert_eq!(again, made);
-    assert_eq!(left_in_the_engine(&place), Vec::<String>::new());
+    assert_eq!(left_in_the_engine(&place, &made), Vec::<String>::new());
     assert!(!home.state(&slug).join("snapshot-journal.json").exists());
 
     let there = Home::with_env(&[("DOCKER_HOST", &other.host())]);
@@ -142,7 +145,7 @@ fn a_registry_is_not_believed_and_not_overwritten() {
     for name in ["none", "plain", "here", "swapped"] {
         assert!(!home.state(name).exists(), "{name}");
     }
-    assert_eq!(left_in_the_engine(&place), Vec::<String>::new());
+    assert_eq!(left_in_the_engine(&place, &made), Vec::<String>::new());
     assert_eq!(recorded(&home, &slug), 2);
 
     // Nobody there.
@@ -150,7 +153,7 @@ fn a_registry_is_not_believed_and_not_overwritten() {
     assert_eq!(code(&["push", &slug, &place]), 1);
     assert_eq!(code(&["push", &slug, &place, "--force"]), 1);
     assert_eq!(code(&["push", &slug, "demo:1"]), 2);
-    assert_eq!(left_in_the_engine(&place), Vec::<String>::new());
+    assert_eq!(left_in_the_engine(&place, &made), Vec::<String>::new());
 }
 
 #[test]
@@ -158,7 +161,7 @@ fn killed_on_the_way_nothing_is_left_by_half() {
     let Some(registry) = registry("killed_on_the_way_nothing_is_left_by_half") else {
         return;
     };
-    let (home, slug, _) = frozen("way");
+    let (home, slug, made) = frozen("way");
     let place = registry.place("demo:1");
     let with = |engine: &FakeDocker, args: &[&str]| -> Done {
         let call = home
@@ -190,7 +193,7 @@ fn killed_on_the_way_nothing_is_left_by_half() {
             wait_within(Duration::from_secs(60), &at, || {
                 let swept = snapshot(&home, &["gc"]);
                 assert_eq!(swept.code(), 0, "{at}: {}", swept.stderr);
-                left_in_the_engine(&place).is_empty()
+                left_in_the_engine(&place, &made).is_empty()
             });
             assert!(
                 recorded(&home, "way") == 1 || !home.state("way").exists(),
@@ -200,6 +203,22 @@ fn killed_on_the_way_nothing_is_left_by_half() {
             assert_eq!(recorded(&home, &slug), 1, "{at}");
         }
     }
+}
+
+/// The engine is everybody's: what another home has on its way is not ours to remove.
+#[test]
+fn gc_leaves_what_another_home_is_pulling() {
+    if !need_engine("gc_leaves_what_another_home_is_pulling") {
+        return;
+    }
+    let name = format!("localhost/bottle-test-{}:1-documents", std::process::id());
+    let label = format!("--change=LABEL {DOCUMENTS}=\"somebody\"");
+    let import = Call::new("docker").args(["image", "import", label.as_str(), "-", name.as_str()]);
+    let an_empty_archive = vec![0; 1024];
+    let _ = import.stdin(an_empty_archive).run().ok();
+    let _ = snapshot(&home(), &["gc"]).ok();
+    let there = docker(["image", "rm", &name]);
+    assert_eq!(there.code(), 0, "{}", there.stderr);
 }
 
 #[test]

@@ -51,10 +51,36 @@ pub struct Collected {
 pub struct Found {
     /// Whose it is.
     pub slug: String,
-    /// `container`, `network`, `state`, or the kind of a journal's entry.
+    /// `container`, `network`, `deploy-key`, `state`, or the kind of a journal's entry.
     pub kind: String,
     /// Its name.
     pub name: String,
+    /// Of a deploy key the forge it was at: `gitea`, `github` or `gitlab`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forge: Option<String>,
+    /// Of a deploy key the repository there, `owner/name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+}
+
+impl Found {
+    fn new(slug: &str, kind: &str, name: String) -> Self {
+        Self {
+            slug: slug.to_owned(),
+            kind: kind.to_owned(),
+            name,
+            forge: None,
+            repository: None,
+        }
+    }
+
+    fn key(record: &keys::Record) -> Self {
+        Self {
+            forge: Some(record.forge.clone()),
+            repository: Some(record.path.clone()),
+            ..Self::new(&record.slug, "deploy-key", record.title.clone())
+        }
+    }
 }
 
 /// A bottle that is alive.
@@ -110,34 +136,59 @@ pub fn collect(engine: &Engine, home: &Home, dry_run: bool) -> Result<Collected>
     Ok(collected)
 }
 
-/// Deploy keys at a forge outlive everything that is here.
+/// Deploy keys at a forge outlive everything that is here. Those of bottles with anything else to remove are gone by now.
 fn revoke_keys(home: &Home, collected: &mut Collected) -> Result<()> {
     for record in keys::all(&home.state, None)? {
-        let slug = record.slug.clone();
-        let folder = home.state.folder(&slug)?;
-        let is_kept = collected.kept.iter().any(|kept| kept.slug == slug);
-        // An `up` may have begun since; it has its lock before it has a key.
-        if is_kept || folder.exists() && BottleLock::attempt(&folder)?.is_none() {
+        let slug = &record.slug;
+        let of_it = |found: &Found| found.slug == *slug && found.kind == "deploy-key";
+        if collected.kept.iter().any(|kept| kept.slug == *slug)
+            || collected.failed.iter().any(|failed| failed.slug == *slug)
+            || collected.removed.iter().any(of_it) && collected.dry_run
+        {
             continue;
         }
-        let revoked = if collected.dry_run {
-            Ok(())
-        } else {
-            keys::revoke_one(&home.state, &record)
-        };
+        // An `up` writes its new key down where the one before it was: none may begin now, or have been since the look.
+        let revoked = under_lock(&home.state.folder(slug)?, || {
+            let is_there = keys::all(&home.state, Some(slug))?.contains(&record);
+            if is_there && !collected.dry_run {
+                keys::revoke_one(&home.state, &record)?;
+            }
+            Ok(is_there)
+        });
         match revoked {
-            Ok(()) => collected.removed.push(Found {
-                slug,
-                kind: "deploy-key".to_owned(),
-                name: record.title,
-            }),
+            Ok(Some(true)) => collected.removed.push(Found::key(&record)),
+            Ok(_) => {}
             Err(failure) => collected.failed.push(Failed {
-                slug,
+                slug: record.slug,
                 error: failure.chain(),
             }),
         }
     }
     Ok(())
+}
+
+/// Does `work` under a bottle's lock; nothing when somebody has it. The lock is in the folder: where that is gone, it is made
+/// for as long, for without one an `up` of the same slug could start beside us.
+fn under_lock<T>(folder: &Path, work: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+    let is_gone = !folder.exists();
+    if is_gone {
+        state::private_dir(folder)?;
+    }
+    let outcome = match BottleLock::attempt(folder) {
+        Ok(Some(lock)) => {
+            let outcome = work();
+            drop(lock);
+            outcome.map(Some)
+        }
+        Ok(None) => Ok(None),
+        Err(failure) => Err(failure),
+    };
+    if is_gone {
+        // Somebody else's by now, or ours and empty but for the lock.
+        let _ = fs::remove_file(folder.join("lock"));
+        let _ = fs::remove_dir(folder);
+    }
+    outcome
 }
 
 /// What the engine has of this home, by bottle; also what a check made beside one.
@@ -213,26 +264,8 @@ impl Bottle<'_> {
             // Not even its lock is taken: an `up` that begins right now would take us for another one.
             return Ok(Outcome::Dead(Vec::new()));
         }
-        let deleted = !folder.exists();
-        if deleted {
-            // The lock is in the folder. Without one, an `up` of the same slug could start beside us.
-            state::private_dir(&folder)?;
-        }
-        let outcome = match BottleLock::attempt(&folder) {
-            Ok(Some(lock)) => {
-                let outcome = self.collect_held(&folder, dry_run);
-                drop(lock);
-                outcome
-            }
-            Ok(None) => Ok(Outcome::Alive("somebody is working on it")),
-            Err(failure) => Err(failure),
-        };
-        if deleted {
-            // Somebody else's by now, or ours and empty but for the lock.
-            let _ = fs::remove_file(folder.join("lock"));
-            let _ = fs::remove_dir(&folder);
-        }
-        outcome
+        let outcome = under_lock(&folder, || self.collect_held(&folder, dry_run))?;
+        Ok(outcome.unwrap_or(Outcome::Alive("somebody is working on it")))
     }
 
     fn has_nothing(&self, folder: &Path) -> Result<bool> {
@@ -258,7 +291,7 @@ impl Bottle<'_> {
         if runs && !unfinished && !self.is_of_a_check() {
             return Ok(Outcome::Alive("its agent runs"));
         }
-        let found = self.found(folder, &open);
+        let found = self.found(folder, &open)?;
         if !dry_run && !found.is_empty() {
             self.remove(folder, &journal, &open)?;
         }
@@ -271,12 +304,8 @@ impl Bottle<'_> {
         agents.any(|agent| agent.label(CHECK_LABEL).is_some())
     }
 
-    fn found(&self, folder: &Path, open: &[Entry]) -> Vec<Found> {
-        let found = |kind: &str, name: String| Found {
-            slug: self.slug.to_owned(),
-            kind: kind.to_owned(),
-            name,
-        };
+    fn found(&self, folder: &Path, open: &[Entry]) -> Result<Vec<Found>> {
+        let found = |kind: &str, name: String| Found::new(self.slug, kind, name);
         let mut all: Vec<Found> = Vec::new();
         all.extend(
             self.containers
@@ -288,6 +317,10 @@ impl Bottle<'_> {
                 .iter()
                 .map(|name| found("network", name.clone())),
         );
+        if self.is_to_be_removed(open) {
+            let keys = keys::all(&self.home.state, Some(self.slug))?;
+            all.extend(keys.iter().map(Found::key));
+        }
         for entry in open {
             let name = match entry.kind.as_str() {
                 START => "a start that was not finished".to_owned(),
@@ -302,7 +335,12 @@ impl Bottle<'_> {
                 .into_iter()
                 .map(|path| found("state", path.display().to_string())),
         );
-        all
+        Ok(all)
+    }
+
+    /// Whether all that `up` makes goes, the deploy keys too.
+    fn is_to_be_removed(&self, open: &[Entry]) -> bool {
+        !self.containers.is_empty() || !self.networks.is_empty() || !open.is_empty()
     }
 
     fn remove(&self, folder: &Path, journal: &Journal, open: &[Entry]) -> Result<()> {
@@ -312,8 +350,7 @@ impl Bottle<'_> {
             slug: self.slug,
             purge: false,
         };
-        let in_engine = !self.containers.is_empty() || !self.networks.is_empty();
-        if in_engine || !open.is_empty() {
+        if self.is_to_be_removed(open) {
             down::remove(self.engine, &request, folder)?;
             self.remove_of_checks()?;
             down::note_stopped(&request)?;
@@ -422,11 +459,15 @@ pub fn table(collected: &Collected) -> String {
         "removed"
     };
     for found in &collected.removed {
-        let _ = writeln!(
+        let _ = write!(
             text,
             "{verb}  {}  {} {}",
             found.slug, found.kind, found.name
         );
+        if let (Some(forge), Some(repository)) = (&found.forge, &found.repository) {
+            let _ = write!(text, " ({forge}, {repository})");
+        }
+        text.push('\n');
     }
     for kept in &collected.kept {
         let _ = writeln!(text, "kept  {}  {}", kept.slug, kept.why);

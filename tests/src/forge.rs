@@ -3,7 +3,7 @@
 
 use std::io::{BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ impl DeployKey {
     }
 }
 
-/// What it answers with 500: nothing, one dialect's requests of one method, or all of one dialect.
+/// One dialect's requests of one method, or all of one dialect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Broken {
     /// The dialect.
@@ -45,11 +45,19 @@ pub struct Broken {
     pub method: &'static str,
 }
 
+impl Broken {
+    fn is(self, dialect: &str, asked: &Asked) -> bool {
+        self.dialect == dialect && (self.method.is_empty() || self.method == asked.method)
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     keys: Vec<DeployKey>,
     made: u64,
     broken: Option<Broken>,
+    held: Option<Broken>,
+    holding: usize,
     seen: Vec<String>,
 }
 
@@ -72,6 +80,7 @@ impl Forge {
         let server = Arc::new(Server {
             token: token.to_owned(),
             state: Mutex::default(),
+            let_go: Condvar::new(),
             publish: Box::new(publish),
         });
         let serving = Arc::clone(&server);
@@ -103,9 +112,21 @@ impl Forge {
         self.server.state().seen.clone()
     }
 
-    /// Breaks it, or repairs it.
+    /// Answers these with 500, and does not do what they ask for.
     pub fn set(&self, broken: Option<Broken>) {
         self.server.state().broken = broken;
+    }
+
+    /// Does what these ask for, and keeps the answer until it is told otherwise.
+    pub fn hold(&self, held: Option<Broken>) {
+        self.server.state().held = held;
+        self.server.let_go.notify_all();
+    }
+
+    /// How many answers it keeps at this moment.
+    #[must_use]
+    pub fn holding(&self) -> usize {
+        self.server.state().holding
     }
 
     /// Forgets the keys of a repository, as a person does it on the forge's pages.
@@ -119,6 +140,7 @@ impl Forge {
 struct Server {
     token: String,
     state: Mutex<State>,
+    let_go: Condvar,
     publish: Box<dyn Fn(&str) + Send + Sync>,
 }
 
@@ -139,6 +161,7 @@ impl Server {
         let mut reader = BufReader::new(stream.try_clone()?);
         while let Some(asked) = read(&mut reader)? {
             let (status, answer) = self.answer(&asked);
+            self.keep(&asked);
             let text = if answer.is_null() {
                 String::new()
             } else {
@@ -170,10 +193,7 @@ impl Server {
         if asked.credential != Some((name.to_owned(), value)) {
             return (401, json!({"message": "Unauthorized"}));
         }
-        let is_broken = |broken: Broken| {
-            broken.dialect == dialect && (broken.method.is_empty() || broken.method == asked.method)
-        };
-        if state.broken.is_some_and(is_broken) {
+        if state.broken.is_some_and(|broken| broken.is(dialect, asked)) {
             return (500, json!({"message": "try later"}));
         }
         let there = |key: &DeployKey| key.dialect == dialect && key.repo == repo;
@@ -215,6 +235,20 @@ impl Server {
                 (204, Value::Null)
             }
             _ => (405, Value::Null),
+        }
+    }
+
+    /// Waits as long as answers like this one are held.
+    fn keep(&self, asked: &Asked) {
+        let mut state = self.state();
+        let dialect = asked.path.split('/').nth(1).unwrap_or_default();
+        while state.held.is_some_and(|held| held.is(dialect, asked)) {
+            state.holding += 1;
+            state = self
+                .let_go
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+            state.holding -= 1;
         }
     }
 

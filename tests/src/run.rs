@@ -2,8 +2,8 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
-use std::process::{Command, ExitStatus, Stdio};
-use std::thread;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::{self, JoinHandle};
 
 use serde_json::Value;
 
@@ -26,6 +26,13 @@ const PASSED_ON: [&str; 10] = [
 pub struct Call {
     command: Command,
     stdin: Vec<u8>,
+}
+
+/// A program that runs.
+#[must_use]
+pub struct Started {
+    child: Child,
+    feeder: JoinHandle<()>,
 }
 
 /// What a program did.
@@ -96,7 +103,15 @@ impl Call {
     /// # Panics
     /// When the program cannot be started.
     #[must_use]
-    pub fn run(mut self) -> Done {
+    pub fn run(self) -> Done {
+        self.start().wait()
+    }
+
+    /// Makes the call, and does not wait.
+    ///
+    /// # Panics
+    /// When the program cannot be started.
+    pub fn start(mut self) -> Started {
         let program = self.command.get_program().to_owned();
         let mut child = self
             .command
@@ -108,10 +123,30 @@ impl Call {
         let mut pipe = child.stdin.take().expect("stdin is piped");
         // A program that does not read to the end has its reasons; its exit code says them.
         let feeder = thread::spawn(move || drop(pipe.write_all(&self.stdin)));
-        let output = child
+        Started { child, feeder }
+    }
+}
+
+impl Started {
+    /// Kills it, as `kill -9` does: it, and nothing that it has started.
+    ///
+    /// # Panics
+    /// When it cannot be killed.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it is ours");
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When that is not possible.
+    #[must_use]
+    pub fn wait(self) -> Done {
+        let output = self
+            .child
             .wait_with_output()
             .expect("the child can be waited for");
-        feeder.join().expect("the feeding thread never panics");
+        self.feeder.join().expect("the feeding thread never panics");
         Done {
             status: output.status,
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

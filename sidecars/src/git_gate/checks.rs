@@ -1,6 +1,6 @@
 //! What a push must pass before the upstream hears of it: the rules, and a look at every object that is new.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,12 +15,15 @@ use super::objects::{Kind, New, Object, Quarantine, Stop};
 use super::repo::Repo;
 use super::rules::{Command, Refusal, judge, printable};
 use super::run::Gate;
-use super::{decode, tree};
+use super::{decode, git, tree};
 use crate::program::say;
 use crate::reason::Reason;
 
 /// So many findings are told; the rest is counted.
 const TOLD: usize = 10;
+
+/// How long reading the mirror's refs may take.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// What the checks of a push that may go on have counted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,6 +69,7 @@ pub(super) async fn check(
             mirror: &repo.path,
             objects: &objects,
         };
+        unmoved(&repo, &updates)?;
         let looked = look_through(&gate, &repo.rules, &quarantine, &updates, lifts);
         let mut checked = looked.map_err(|stop| match stop {
             Stop::Refusal(refusal) => refusal,
@@ -89,6 +93,37 @@ pub(super) fn failed(error: &io::Error) -> Refusal {
     };
     say!("checking a push: {error}");
     Refusal::new(reason, printable(&error.to_string()))
+}
+
+/// Whether each ref is in the mirror as the push believes. What a push says of before is the agent's word: what it is
+/// compared with, and what the operator is shown, must be what the upstream has.
+pub(super) fn unmoved(repo: &Repo, updates: &[Command]) -> Result<(), Refusal> {
+    let moved = moved(repo, updates).map_err(|error| failed(&error))?;
+    moved.map_or(Ok(()), |moved| {
+        Err(Refusal::new(Reason::GitStale, moved.name.clone()))
+    })
+}
+
+/// The first ref that is not in the mirror as the push believes.
+fn moved<'a>(repo: &Repo, updates: &'a [Command]) -> io::Result<Option<&'a Command>> {
+    let mut command = git::git(&repo.path);
+    command
+        .args(["for-each-ref", "--format=%(objectname) %(refname)", "--"])
+        .args(updates.iter().map(|update| &update.name));
+    let listed = git::finish(&mut command, Vec::new(), LOOK, &mut |_| {})?;
+    if !listed.status.success() {
+        return Err(io::Error::other(listed.stderr));
+    }
+    let listed = String::from_utf8_lossy(&listed.stdout);
+    let is: HashMap<&str, &str> = listed
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(oid, name)| (name, oid))
+        .collect();
+    Ok(updates.iter().find(|update| {
+        let believed = (!update.creates()).then_some(update.old.as_str());
+        is.get(update.name.as_str()).copied() != believed
+    }))
 }
 
 fn look_through(

@@ -43,12 +43,20 @@ fn unfold(data: &[u8], depth: u32, room: &mut usize, found: &mut Vec<Vec<u8>>) {
     if !texts.is_empty() {
         next.push(texts);
     }
-    for layer in next {
-        if layer.len() > *room {
-            return;
-        }
+    // The small ones first, and each with its share of what is left: a bomb takes no room from what lies beside it.
+    next.sort_by_key(Vec::len);
+    for layer in &mut next {
+        layer.truncate(*room);
         *room -= layer.len();
-        unfold(&layer, depth - 1, room, found);
+    }
+    next.retain(|layer| !layer.is_empty());
+    let mut left = next.len();
+    for layer in next {
+        let share = *room / left;
+        let mut rest = share;
+        unfold(&layer, depth - 1, &mut rest, found);
+        *room -= share - rest;
+        left -= 1;
         found.push(layer);
     }
 }
@@ -235,6 +243,16 @@ mod tests {
         let bomb = gzip(&gzip(&vec![b'a'; 64 << 20]));
         let total: usize = layers(&bomb).iter().map(Vec::len).sum();
         assert!(total <= MOST, "{total}");
+    }
+
+    #[test]
+    fn a_bomb_hides_nothing_that_lies_beside_it() {
+        let bomb = PLAIN.encode(gzip(&vec![b'a'; 64 << 20]));
+        let coated = PLAIN.encode(PLAIN.encode(TEXT));
+        let long = PLAIN.encode("padding ".repeat(20_000));
+        assert!(shows(format!("{bomb}\n{coated}\n").as_bytes()));
+        assert!(shows(format!("{bomb} {long} {coated}").as_bytes()));
+        assert!(shows(&gzip(format!("{coated} {bomb}").as_bytes())));
     }
 
     #[test]

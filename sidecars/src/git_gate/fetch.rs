@@ -34,7 +34,7 @@ pub(super) async fn refresh(repo: &Arc<Repo>) -> Outcome {
 
 /// Whether the mirror has been filled at least once; if not, fills it.
 pub(super) async fn ensure(repo: &Arc<Repo>) -> Outcome {
-    if mirror::exists(repo) {
+    if mirror::is_filled(repo) {
         return Ok(());
     }
     refresh(repo).await
@@ -109,6 +109,7 @@ fn fetch_all(repo: &Repo) -> io::Result<()> {
     command.arg(&repo.rules.url);
     command.args(["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]);
     done(&git::finish(&mut command, Vec::new(), LIMIT, &mut |_| {})?)?;
+    mirror::note_filled(repo)?;
     if !head_is_there(repo) {
         // The default branch was renamed; what is served must not point at nothing.
         follow_head(repo)?;

@@ -50,10 +50,11 @@ pub(super) fn forward(
         command.arg(format!("--force-with-lease={}:{old}", update.name));
     }
     command.args(["--", &repo.rules.url]);
+    // Git looks for a branch of this name before it takes the object of this id; no branch is called `ID^{object}`.
     command.args(
         updates
             .iter()
-            .map(|update| format!("{}:{}", update.new, update.name)),
+            .map(|update| format!("{}^{{object}}:{}", update.new, update.name)),
     );
     let mut said_before = false;
     let mut relay = |line: &str| {

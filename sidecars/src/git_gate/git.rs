@@ -57,14 +57,22 @@ pub(super) struct Done {
     pub(super) stderr: String,
 }
 
-/// Runs a child to its end, or to the end of its time. Each line of its stderr is also handed on as it comes.
+/// Runs a child to its end, or to the end of its time. Each line of its stderr is also handed on as it comes. One that
+/// says too much is an error: its pipe holds what nobody reads, so that it can end well, and a part would pass for the whole.
 pub(super) fn finish(
     command: &mut Command,
     input: Vec<u8>,
     limit: Duration,
     on_line: &mut dyn FnMut(&str),
 ) -> io::Result<Done> {
-    finish_within(command, input, limit, MAX_STDOUT, on_line)
+    let done = finish_within(command, input, limit, MAX_STDOUT + 1, on_line)?;
+    if done.stdout.len() as u64 > MAX_STDOUT {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("git says more than {MAX_STDOUT} bytes about it"),
+        ));
+    }
+    Ok(done)
 }
 
 /// The same for one of which no more than `most` bytes are read: it is cut off then.
@@ -226,6 +234,21 @@ mod tests {
         assert_eq!(lines, ["one", "two[31m", "three"]);
         assert_eq!(done.stdout, b"in");
         assert!(done.status.success());
+    }
+
+    #[test]
+    fn a_child_that_says_too_much_and_ends_well_is_an_error() {
+        // What is left when the reader has enough fits in the pipe.
+        let script = format!("head -c {} /dev/zero", MAX_STDOUT + 1000);
+        let limit = Duration::from_secs(60);
+        let failed = finish(&mut sh(&script), Vec::new(), limit, &mut |_| {});
+        assert_eq!(
+            failed.err().map(|error| error.kind()),
+            Some(io::ErrorKind::FileTooLarge)
+        );
+        let script = format!("head -c {MAX_STDOUT} /dev/zero");
+        let done = finish(&mut sh(&script), Vec::new(), limit, &mut |_| {}).expect("it fits");
+        assert_eq!(done.stdout.len() as u64, MAX_STDOUT);
     }
 
     #[test]

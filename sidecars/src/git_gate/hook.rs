@@ -64,13 +64,11 @@ fn ask(out: &mut dyn io::Write) -> io::Result<bool> {
     let variable = |name: &str| {
         std::env::var(name).map_err(|_| io::Error::other(format!("{name} is not set")))
     };
-    let mut text = String::new();
-    io::stdin().take(MAX_QUESTION).read_to_string(&mut text)?;
     let question = Question {
         push: variable(PUSH)?.parse().map_err(io::Error::other)?,
         // Set by git for a push and for nothing else.
         objects: std::env::var_os("GIT_QUARANTINE_PATH").map(PathBuf::from),
-        commands: text.lines().map(str::to_owned).collect(),
+        commands: commands(io::stdin())?,
     };
     let mut socket = std::os::unix::net::UnixStream::connect(SOCKET)?;
     let mut line = serde_json::to_vec(&question)?;
@@ -83,6 +81,16 @@ fn ask(out: &mut dyn io::Write) -> io::Result<bool> {
         }
     }
     Err(io::Error::other("the gate broke off"))
+}
+
+/// The lines git gives its hook, as they are: a carriage return at an end belongs to a name.
+fn commands(input: impl io::Read) -> io::Result<Vec<String>> {
+    let mut text = String::new();
+    input.take(MAX_QUESTION + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_QUESTION {
+        return Err(io::Error::other("it has too many refs"));
+    }
+    Ok(text.split_terminator('\n').map(str::to_owned).collect())
 }
 
 /// A push under way: made with its request, found again by its hook.
@@ -243,5 +251,18 @@ impl Voice {
     pub(super) fn say(&self, text: impl Into<String>) {
         // An agent that has gone away hears nothing.
         let _ = self.0.send(text.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_git_tells_is_taken_whole_or_not_at_all() {
+        let told = commands(b"a b refs/heads/x\r\na b refs/heads/y\n".as_slice()).expect("reads");
+        assert_eq!(told, ["a b refs/heads/x\r", "a b refs/heads/y"]);
+        let many = "a b refs/heads/x\n".repeat(70_000);
+        assert!(commands(many.as_bytes()).is_err());
     }
 }

@@ -23,8 +23,12 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// How gitleaks says that it found something; 1 is also what it says when it fails.
 const FOUND: i32 = 42;
 
-/// The first line of each file. gitleaks skips what begins like an archive or a program.
-const FIRST: &[u8] = b"\n";
+/// Empty lines before the data of a file. gitleaks skips what looks like an archive or a program, and knows them by their
+/// first bytes, a tar by those after 257, a disk image by those after 32769. Nothing of the data may be that near.
+const BEFORE: usize = 512;
+const BEFORE_LONG: usize = 40_000;
+/// Longer data would reach to the place of a disk image's with fewer lines before it.
+const LONG: usize = 32_000;
 
 /// In a file of an agent, this would make gitleaks look away.
 const LOOK_AWAY: &[u8] = b"gitleaks:allow";
@@ -43,7 +47,8 @@ pub(super) struct Leak {
 /// Collects what is to be looked at, and looks at it when there is enough.
 pub(super) struct Scanner {
     folder: PathBuf,
-    places: Vec<String>,
+    /// Of each file what it is reported as, and how many lines are before its first.
+    places: Vec<(String, usize)>,
     bytes: usize,
     leaks: Vec<Leak>,
 }
@@ -76,14 +81,20 @@ impl Scanner {
 
     /// Takes one piece; `place` is what a finding in it is reported as.
     pub(super) fn add(&mut self, place: &str, data: &[u8]) -> io::Result<()> {
-        if self.bytes + data.len() > BATCH_BYTES || self.places.len() >= BATCH_FILES {
+        let before = if data.len() < LONG {
+            BEFORE
+        } else {
+            BEFORE_LONG
+        };
+        let size = before + data.len();
+        if self.bytes + size > BATCH_BYTES || self.places.len() >= BATCH_FILES {
             self.look()?;
         }
         let mut file = fs::File::create(self.folder.join(self.places.len().to_string()))?;
-        file.write_all(FIRST)?;
+        file.write_all(&[b'\n'; BEFORE_LONG][..before])?;
         file.write_all(&awake(data))?;
-        self.places.push(place.to_owned());
-        self.bytes += data.len();
+        self.places.push((place.to_owned(), before));
+        self.bytes += size;
         Ok(())
     }
 
@@ -151,10 +162,11 @@ impl Scanner {
                 .next()
                 .and_then(|name| name.parse().ok());
             let place = number.and_then(|number| self.places.get(number));
+            let (place, before) = place.cloned().unwrap_or_default();
             self.leaks.push(Leak {
                 rule: finding.rule_id,
-                place: place.cloned().unwrap_or_default(),
-                line: finding.start_line.saturating_sub(1),
+                place,
+                line: finding.start_line.saturating_sub(before as u64),
             });
         }
         Ok(())

@@ -12,12 +12,28 @@ use super::repo::Repo;
 /// The hooks of the image; nothing in a mirror is ever run.
 const HOOKS: &str = "/hooks";
 
+/// Beside what git has in a repository.
+const FILLED: &str = "filled";
+
 /// Making a repository takes no time at all.
 const QUICK: Duration = Duration::from_secs(60);
 
 /// Whether there is a mirror to serve from.
 pub(super) fn exists(repo: &Repo) -> bool {
     repo.path.join("HEAD").is_file() && repo.path.join("objects").is_dir()
+}
+
+/// Whether all of the upstream has been in it once. Until then a push would seem to bring the whole history.
+pub(super) fn is_filled(repo: &Repo) -> bool {
+    exists(repo) && repo.path.join(FILLED).is_file()
+}
+
+/// Notes that it is.
+pub(super) fn note_filled(repo: &Repo) -> io::Result<()> {
+    if is_filled(repo) {
+        return Ok(());
+    }
+    fs::write(repo.path.join(FILLED), b"")
 }
 
 /// Makes the mirror when there is none, and writes its configuration anew in any case.

@@ -1,6 +1,5 @@
 //! A push, from the moment git has it in quarantine: checked, recorded, forwarded.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,9 +7,8 @@ use std::time::Duration;
 
 use hyper::Method;
 
-use super::checks::{Passed, check, failed};
+use super::checks::{Passed, check, failed, unmoved};
 use super::forward::forward;
-use super::git;
 use super::hook::{Push, Voice};
 use super::objects::Quarantine;
 use super::repo::Repo;
@@ -22,9 +20,6 @@ use crate::reason::Reason;
 
 /// How long a push may take in all, the operator's review in it.
 pub(super) const LIMIT: Duration = Duration::from_secs(2 * 60 * 60);
-
-/// How long reading the mirror's refs may take.
-const LOOK: Duration = Duration::from_secs(60);
 
 /// What was decided: what was counted, and the grants it goes on by.
 type Decided = Result<(Passed, Vec<Arc<str>>), Refusal>;
@@ -171,9 +166,7 @@ async fn hand_on(
 ) -> Result<(), Refusal> {
     let (repo, updates, voice) = (push.repo.clone(), updates.to_vec(), voice.clone());
     let work = tokio::task::spawn_blocking(move || {
-        if let Some(moved) = moved(&repo, &updates).map_err(|error| failed(&error))? {
-            return Err(Refusal::new(Reason::GitStale, moved.name.clone()));
-        }
+        unmoved(&repo, &updates)?;
         let quarantine = Quarantine {
             mirror: &repo.path,
             objects: &objects,
@@ -185,28 +178,6 @@ async fn hand_on(
             "forwarding ended before it was done",
         )))
     })
-}
-
-/// The first ref that is not in the mirror as the push believes.
-fn moved<'a>(repo: &Repo, updates: &'a [Command]) -> io::Result<Option<&'a Command>> {
-    let mut command = git::git(&repo.path);
-    command
-        .args(["for-each-ref", "--format=%(objectname) %(refname)", "--"])
-        .args(updates.iter().map(|update| &update.name));
-    let listed = git::finish(&mut command, Vec::new(), LOOK, &mut |_| {})?;
-    if !listed.status.success() {
-        return Err(io::Error::other(listed.stderr));
-    }
-    let listed = String::from_utf8_lossy(&listed.stdout);
-    let is: HashMap<&str, &str> = listed
-        .lines()
-        .filter_map(|line| line.split_once(' '))
-        .map(|(oid, name)| (name, oid))
-        .collect();
-    Ok(updates.iter().find(|update| {
-        let believed = (!update.creates()).then_some(update.old.as_str());
-        is.get(update.name.as_str()).copied() != believed
-    }))
 }
 
 /// What the agent reads, and what it can do.

@@ -1,5 +1,7 @@
 //! What of a push can be told from its commands alone.
 
+use std::collections::HashSet;
+
 use bottle_plan::git::GateRepo;
 
 use super::glob::fits_ref;
@@ -84,6 +86,11 @@ pub(super) fn judge(
             format!("{} refs in one push; at most {MAX_REFS}", commands.len()),
         ));
     }
+    let mut names = HashSet::new();
+    if let Some(twice) = commands.iter().find(|command| !names.insert(&command.name)) {
+        let detail = format!("{} is in the push twice", printable(&twice.name));
+        return Err(Refusal::new(Reason::GitRefInvalid, detail));
+    }
     commands
         .iter()
         .map(|command| judge_one(repo, command))
@@ -116,7 +123,8 @@ fn judge_one(repo: &GateRepo, command: &Command) -> Result<Option<Refusal>, Refu
     Ok(Some(Refusal::new(Reason::GitRefNotAllowed, detail)))
 }
 
-/// Letters, digits, `.`, `_`, `-` and `/`: what needs no quoting anywhere. No part begins like an option or hides.
+/// Letters, digits, `.`, `_`, `-` and `/`: what needs no quoting anywhere. No part begins like an option or hides, and the
+/// whole is nothing that git takes for something else: the id of an object, HEAD, or another ref written out in full.
 fn is_plain(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-/".contains(&b);
     let below = name
@@ -126,12 +134,16 @@ fn is_plain(name: &str) -> bool {
         && name.bytes().all(plain)
         && !name.contains("..")
         && below.is_some_and(|below| {
-            below.split('/').all(|part| {
-                !part.is_empty()
-                    && !part.starts_with(['-', '.'])
-                    && !part.ends_with('.')
-                    && !part.ends_with(".lock")
-            })
+            let is_other = below == "HEAD"
+                || below.starts_with("refs/")
+                || is_oid(&below.to_ascii_lowercase());
+            !is_other
+                && below.split('/').all(|part| {
+                    !part.is_empty()
+                        && !part.starts_with(['-', '.'])
+                        && !part.ends_with('.')
+                        && !part.ends_with(".lock")
+                })
         })
 }
 
@@ -238,6 +250,12 @@ mod tests {
             "refs/heads/agent/\u{202e}x",
             "refs/heads/agent/`x`",
             "refs/heads/agent/x\u{1b}[2J",
+            "refs/heads/agent/x\r",
+            "refs/heads/HEAD",
+            "refs/heads/refs/heads/main",
+            "refs/tags/refs/heads/main",
+            "refs/heads/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            "refs/heads/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
         ] {
             assert_eq!(
                 verdict(&["refs/heads/*"], ZERO, A, name),
@@ -245,6 +263,18 @@ mod tests {
                 "{name:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_ref_is_pushed_once() {
+        let to = |new: &str| {
+            Command::parse(&format!("{ZERO} {new} refs/heads/agent/x")).expect("a command")
+        };
+        let refused = judge(&repo(&["refs/heads/*"]), &[to(A), to(B)]);
+        assert_eq!(
+            refused.err().map(|refusal| refusal.reason),
+            Some(Reason::GitRefInvalid)
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use bottle_plan::git::Gate as Document;
 use zeroize::Zeroizing;
 
+use crate::gaps::Closed;
 use crate::needles::{MIN_LENGTH, Needles};
 
 /// What is looked for.
@@ -24,8 +25,15 @@ impl Secrets {
     }
 
     fn of<'a>(values: impl Iterator<Item = &'a [u8]>) -> Result<Self, String> {
-        let long = values.filter(|value| value.len() >= MIN_LENGTH);
-        Needles::of_values(long)
+        let values: Vec<&[u8]> = values.collect();
+        // A value with spaces of its own has none where the gaps of a text are closed.
+        let closed: Vec<Closed> = values
+            .iter()
+            .filter_map(|value| Closed::of(value))
+            .collect();
+        let closed = closed.iter().map(|closed| closed.text.as_slice());
+        let all = values.iter().copied().chain(closed);
+        Needles::of_values(all.filter(|value| value.len() >= MIN_LENGTH))
             .map(Self)
             .map_err(|error| error.to_string())
     }
@@ -39,9 +47,10 @@ impl Secrets {
         }
     }
 
-    /// Whether any of them is in there.
+    /// Whether any of them is in there, in one piece or broken up by spaces and line ends.
     pub(super) fn are_in(&self, data: &[u8]) -> bool {
-        self.0.find(data).next().is_some()
+        let is_broken_up = || Closed::of(data).is_some_and(|closed| self.0.are_in(&closed.text));
+        !self.0.is_empty() && (self.0.are_in(data) || is_broken_up())
     }
 }
 
@@ -58,5 +67,21 @@ mod tests {
         // Base64 and hex of it.
         assert!(secrets.are_in(b"bG9uZy1lbm91Z2gtMQ=="));
         assert!(secrets.are_in(b"6c6f6e672d656e6f7567682d31"));
+    }
+
+    #[test]
+    fn what_is_broken_up_is_found() {
+        let secrets = Secrets::of([b"long-enough-1".as_slice(), b"it has spaces"].into_iter())
+            .expect("builds");
+        for text in [
+            "a long-e\nnough-1 text",
+            "bG9uZy1l\nbm91Z2gtMQ==",
+            " 6c 6f 6e 67 2d 65 6e 6f 75 67 68 2d 31\n",
+            "it has spaces",
+            "it has\nspa ces",
+        ] {
+            assert!(secrets.are_in(text.as_bytes()), "{text}");
+        }
+        assert!(!secrets.are_in(b"a long text\nis enough"));
     }
 }

@@ -205,3 +205,52 @@ pub(crate) fn a_secret_in_two_steps(f: &Fixture) {
     let _ = f.agent(&format!("cd ~/steps; git fetch -q {url}; git update-index --add --cacheinfo 100644,$(cat /tmp/blob),s; git commit -qm second")).ok();
     f.assert_push_refused("steps", "git push origin agent/steps", "git_secret");
 }
+
+pub(crate) fn files_that_scanners_skip(f: &Fixture) {
+    // What gitleaks takes for an archive, a picture of a patient, a font or a disk, it does not look into.
+    let tar = format!("echo 'token = \"{EXAMPLE}\"' > s; tar -cf all.tar s; rm s; {COMMIT}");
+    let done = f.assert_refused("skip-tar", &tar, "git_secret");
+    assert!(done.stderr.contains("all.tar"), "{}", done.stderr);
+    for (case, at, mark) in [
+        ("skip-ustar", 256, "ustar"),
+        ("skip-dicom", 127, "DICM"),
+        ("skip-iso", 32768, "CD001"),
+        ("skip-font", 33, "LP"),
+    ] {
+        let script = format!(
+            "python3 -c \"d = bytearray(b'lorem ipsum ' * 5000); d[{at}:{at}+len('{mark}')] = b'{mark}'; d[7:10] = b'\\2\\0\\1'; \
+             open('s', 'wb').write(d[:40000] + b'\\ntoken = {EXAMPLE}\\n' + d[40000:])\"; {COMMIT}"
+        );
+        let done = f.assert_refused(case, &script, "git_secret");
+        assert!(done.stderr.contains("line 2"), "{}", done.stderr);
+    }
+}
+
+/// Commits so many files with so long paths that git's list of what is new is a little longer than what of it is read, with
+/// the secret where nobody would have read it.
+const LONG_LISTING: &str = r#"
+import subprocess, sys
+deep = "/".join(["d" * 250] * 15)
+line = lambda path: 40 + 1 + len(path) + 1
+before = 41 + line("") + sum(line("/".join(deep.split("/")[:at + 1])) for at in range(15))
+count = -(-((64 << 20) - before) // line(deep + "/00000"))
+out = [b"commit refs/heads/agent/listing\ncommitter A <a@example.com> 1700000000 +0000\ndata 4\nlong\nfrom refs/remotes/origin/main^0\n"]
+file = lambda path, text: out.append(b"M 100644 inline %s\ndata %d\n%s\n" % (path.encode(), len(text), text))
+for number in range(count):
+    file("%s/%05d" % (deep, number), b"%d" % number)
+file("z", sys.argv[1].encode())
+subprocess.run(["git", "fast-import", "--quiet", "--force"], input=b"".join(out), check=True)
+listed = subprocess.run(["git", "rev-list", "--objects", "agent/listing", "--not", "origin/main"], stdout=subprocess.PIPE, check=True).stdout
+assert 0 < len(listed) - (64 << 20) < 8192 and listed.rstrip().endswith(b" z"), len(listed)
+"#;
+
+pub(crate) fn a_listing_without_end(f: &Fixture) {
+    f.clone("listing");
+    let script = "cd ~/listing; git checkout -q --detach; exec python3 -c \"$1\" \"$2\"";
+    let made = f
+        .bottle
+        .exec(&["sh", "-euc", script, "sh", LONG_LISTING, EXAMPLE]);
+    let _ = made.ok();
+    f.assert_push_refused("listing", "git push origin agent/listing", "git_too_large");
+    let _ = f.agent("rm -rf ~/listing").ok();
+}

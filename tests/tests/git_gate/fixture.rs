@@ -91,6 +91,7 @@ fn asking(upstream: &Upstream) -> String {
             "refs: [refs/heads/agent/*, refs/tags/agent-*], push: {max_commits: 20}",
         ),
         ssh("signed", "sign: ssh"),
+        ssh("large", "push: {max_commits: 20, max_bytes: 100m}"),
     ]
     .concat();
     format!(
@@ -125,7 +126,7 @@ pub(crate) fn make() -> Option<Fixture> {
     ]);
     let upstream = Upstream::start(&home);
     for name in [
-        "demo", "readonly", "held", "brief", "plain", "signed", "web", "sealed",
+        "demo", "readonly", "held", "brief", "plain", "signed", "large", "web", "sealed",
     ] {
         upstream.repository(name);
     }

@@ -3,11 +3,14 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
-use bottle_tests::engine::docker;
+use bottle_tests::engine::{docker, wait_within};
 use bottle_tests::forge::Broken;
 use bottle_tests::upstream::git_image;
-use bottle_tests::{Bottle, Done, Forge, Home};
+use bottle_tests::{Bottle, Call, Done, Forge, Home};
+use serde_json::Value;
 
 use crate::fixture::{FORGE_TOKEN, Fixture, HOST, network};
 
@@ -70,6 +73,35 @@ fn with_key(f: &Fixture, key: &str, script: &str) -> Done {
 
 fn refused_by_sshd(done: &Done) -> bool {
     !done.status.success() && done.stderr.contains("Permission denied (publickey)")
+}
+
+/// The deploy keys of a bottle that `gc` says it has revoked.
+fn revoked(gc: &Done, slug: &str) -> Vec<String> {
+    assert_eq!(gc.code(), 0, "{}{}", gc.stdout, gc.stderr);
+    let found: Value = serde_json::from_str(&gc.stdout).expect("JSON");
+    let all = found["removed"].as_array().expect("a list");
+    let mine = all.iter().filter(|found| found["slug"] == slug);
+    let keys = mine.filter(|found| found["kind"] == "deploy-key");
+    let words = keys.map(|key| {
+        let title = key["name"].as_str().unwrap_or_default();
+        assert!(title.starts_with(&format!("bottle {slug} until ")), "{key}");
+        let word = |name: &str| key[name].as_str().unwrap_or_default().to_owned();
+        format!("{} {}", word("forge"), word("repository"))
+    });
+    words.collect()
+}
+
+fn gc(f: &Fixture) -> Done {
+    f.home.tool("bottle-run").args(["gc", "--json"]).run()
+}
+
+fn up(f: &Fixture, name: &str, slug: &str) -> Call {
+    let compose = f.home.render(&f.home.plan(name, slug));
+    f.home.tool("bottle-run").args(["up"]).stdin(compose)
+}
+
+fn down(f: &Fixture, slug: &str) -> Call {
+    f.home.tool("bottle-run").args(["down", slug])
 }
 
 fn records(home: &Home) -> usize {
@@ -180,8 +212,7 @@ pub(crate) fn a_deploy_key_lives_as_long_as_its_bottle(f: &Fixture) {
     );
 
     // `gc` tries, says so, and tries again.
-    let gc = || f.home.tool("bottle-run").args(["gc", "--json"]).run();
-    let done = gc();
+    let done = gc(f);
     assert_eq!(done.code(), 1, "{}{}", done.stdout, done.stderr);
     assert!(
         done.stdout.contains("try later") || done.stderr.contains("try later"),
@@ -189,12 +220,15 @@ pub(crate) fn a_deploy_key_lives_as_long_as_its_bottle(f: &Fixture) {
     );
     assert_eq!(records(&f.home), 1);
     forge.set(None);
-    let found = gc().json();
-    let removed = found["removed"].as_array().expect("a list");
+    let dry = f.home.tool("bottle-run").args(["gc", "--dry-run"]).run();
+    let line = format!("would remove  {slug}  deploy-key bottle {slug} until ");
+    assert_eq!(dry.stdout.matches(&line).count(), 1, "{}", dry.stdout);
     assert!(
-        removed.iter().any(|found| found["slug"] == slug.as_str()),
-        "{found}"
+        dry.stdout.contains(" (gitlab, group/lab)"),
+        "{}",
+        dry.stdout
     );
+    assert_eq!(revoked(&gc(f), &slug), ["gitlab group/lab"]);
     assert_eq!((forge.keys().len(), records(&f.home)), (0, 0));
     let push = "cd /tmp/lab; git push -q git@127.0.0.1:group/lab.git main:agent/late";
     assert!(refused_by_sshd(&with_key(f, &held[2], push)));
@@ -204,10 +238,7 @@ pub(crate) fn a_deploy_key_lives_as_long_as_its_bottle(f: &Fixture) {
 pub(crate) fn a_start_that_fails_leaves_no_deploy_key(f: &Fixture) {
     let forge = make(f, "unforged");
     let slug = f.home.slug("u");
-    let up = || {
-        let compose = f.home.render(&f.home.plan("unforged", &slug));
-        f.home.tool("bottle-run").args(["up"]).stdin(compose).run()
-    };
+    let up = || up(f, "unforged", &slug).run();
     // Two were made before the third is refused.
     forge.set(Some(Broken {
         dialect: "gitlab",
@@ -251,4 +282,139 @@ pub(crate) fn a_start_that_fails_leaves_no_deploy_key(f: &Fixture) {
         done.stderr
     );
     assert_eq!(f.home.left_of(&slug), Vec::<String>::new());
+}
+
+/// Waits until the forge has done what it is asked for, and keeps the answer.
+fn wait_for_the_forge(forge: &Forge) {
+    wait_within(Duration::from_secs(60), "the forge", || forge.holding() > 0);
+}
+
+pub(crate) fn a_kill_between_a_key_and_its_record_leaves_no_deploy_key(f: &Fixture) {
+    let forge = make(f, "killed");
+    let slug = f.home.slug("k");
+    // Two are made and written down; of the third nobody hears.
+    let lab = |method| {
+        Some(Broken {
+            dialect: "gitlab",
+            method,
+        })
+    };
+    forge.hold(lab("POST"));
+    let mut starting = up(f, "killed", &slug).start();
+    wait_for_the_forge(&forge);
+    starting.kill();
+    starting.wait().no_product(137, "up");
+    forge.hold(None);
+    assert_eq!((forge.keys().len(), records(&f.home)), (3, 3));
+    let made = ["gitea group/book", "github group/hub", "gitlab group/lab"];
+    assert_eq!(revoked(&gc(f), &slug), made);
+    assert_eq!((forge.keys().len(), records(&f.home)), (0, 0));
+    assert_eq!(f.home.left_of(&slug), Vec::<String>::new());
+
+    // The same at the end: the key is gone, and its record is not.
+    let _ = up(f, "killed", &slug).run().ok();
+    assert_eq!((forge.keys().len(), records(&f.home)), (4, 4));
+    forge.hold(lab("DELETE"));
+    let mut stopping = down(f, &slug).start();
+    wait_for_the_forge(&forge);
+    stopping.kill();
+    stopping.wait().no_product(137, "down");
+    forge.hold(None);
+    // Those of `book` and `hub` are gone, and forgotten.
+    assert_eq!((forge.keys().len(), records(&f.home)), (1, 2));
+    let left = ["gitlab group/lab", "gitea group/tea"];
+    assert_eq!(revoked(&gc(f), &slug), left);
+    assert_eq!((forge.keys().len(), records(&f.home)), (0, 0));
+
+    // And one that is killed in the middle of a start can be started again, without `gc`.
+    forge.hold(lab("POST"));
+    let mut starting = up(f, "killed", &slug).start();
+    wait_for_the_forge(&forge);
+    starting.kill();
+    starting.wait().no_product(137, "up");
+    forge.hold(None);
+    let _ = up(f, "killed", &slug).run().ok();
+    assert_eq!((forge.keys().len(), records(&f.home)), (4, 4));
+    let _ = down(f, &slug).run().ok();
+    assert_eq!((forge.keys().len(), records(&f.home)), (0, 0));
+}
+
+pub(crate) fn a_forge_that_does_not_answer_leaves_no_deploy_key(f: &Fixture) {
+    // As long as nobody waits any more; both at once, for it is long.
+    let (mute, deaf) = (make(f, "mute"), make(f, "deaf"));
+    let starts = || {
+        let forge = &mute;
+        let slug = f.home.slug("m");
+        forge.hold(Some(Broken {
+            dialect: "github",
+            method: "POST",
+        }));
+        let done = up(f, "mute", &slug).run();
+        assert_eq!(done.code(), 1, "{}", done.stderr);
+        for part in ["git-gate.repos.hub", "does not answer"] {
+            assert!(done.stderr.contains(part), "{part}: {}", done.stderr);
+        }
+        // It was made all the same, and is found by its public half.
+        assert!(forge.seen().iter().any(|line| line.starts_with("DELETE")));
+        assert_eq!(forge.keys().len(), 0, "{:?}", forge.keys());
+        assert_eq!(f.home.left_of(&slug), Vec::<String>::new());
+        forge.hold(None);
+    };
+    let stops = || {
+        let forge = &deaf;
+        let slug = f.home.slug("d");
+        let _ = up(f, "deaf", &slug).run().ok();
+        assert_eq!(forge.keys().len(), 4);
+        forge.hold(Some(Broken {
+            dialect: "github",
+            method: "DELETE",
+        }));
+        let done = down(f, &slug).run();
+        assert_eq!(done.code(), 1, "{}", done.stderr);
+        for part in ["a deploy key is still valid", "does not answer"] {
+            assert!(done.stderr.contains(part), "{part}: {}", done.stderr);
+        }
+        assert_eq!(f.home.left_of(&slug), Vec::<String>::new());
+        // Nobody knows that it is gone, so it is asked for once more, and 404 is as good.
+        forge.hold(None);
+        assert_eq!(forge.keys().len(), 0);
+        assert_eq!(revoked(&gc(f), &slug), ["github group/hub"]);
+    };
+    thread::scope(|scope| {
+        let starting = scope.spawn(starts);
+        stops();
+        starting.join().expect("the other half");
+    });
+    assert_eq!(records(&f.home), 0);
+}
+
+pub(crate) fn gc_does_not_forget_the_key_of_a_start_beside_it(f: &Fixture) {
+    let forge = make(f, "beside");
+    let slug = f.home.slug("b");
+    let tea = |method| {
+        Some(Broken {
+            dialect: "gitea",
+            method,
+        })
+    };
+    let _ = up(f, "beside", &slug).run().ok();
+    forge.set(tea("DELETE"));
+    assert_eq!(down(f, &slug).run().code(), 1);
+    forge.set(None);
+    // All that is left is what is written down of two keys: `gc` is at work on them when the bottle is started again.
+    let journal = format!("state/.journal/{slug}.jsonl");
+    fs::remove_file(f.home.path().join(journal)).expect("the removal is open");
+    assert_eq!(records(&f.home), 2);
+    forge.hold(tea("DELETE"));
+    let collecting = f.home.tool("bottle-run").args(["gc", "--json"]).start();
+    wait_for_the_forge(&forge);
+    let done = up(f, "beside", &slug).run();
+    assert_eq!(done.code(), 5, "{}", done.stderr);
+    forge.hold(None);
+    let keys = ["gitea group/book", "gitea group/tea"];
+    assert_eq!(revoked(&collecting.wait(), &slug), keys);
+    let _ = up(f, "beside", &slug).run().ok();
+    assert_eq!((forge.keys().len(), records(&f.home)), (4, 4));
+    let _ = down(f, &slug).run().ok();
+    assert_eq!((forge.keys().len(), records(&f.home)), (0, 0));
 }

@@ -7,8 +7,10 @@ mod attacks;
 mod fixture;
 mod flow;
 mod forges;
+mod protocol;
 mod refusals;
 mod review;
+mod streams;
 mod trouble;
 mod upstreams;
 
@@ -64,10 +66,22 @@ fn main() -> ExitCode {
             attacks::a_pack_bomb,
             attacks::a_damaged_pack,
             attacks::a_secret_in_two_steps,
+            attacks::a_listing_without_end,
+            attacks::files_that_scanners_skip,
+            protocol::what_a_push_says_of_before_is_looked_up,
+            protocol::one_ref_twice_in_a_push,
+            protocol::a_name_with_an_end_of_line,
+            protocol::what_is_not_offered_opens_nothing,
+            protocol::a_history_that_is_cut_off,
+            protocol::a_branch_that_is_called_like_an_object,
+            protocol::alternates,
             trouble::the_upstream_is_down,
             trouble::an_upstream_that_says_nothing,
             trouble::another_host_key,
             trouble::the_gate_dies_in_the_middle_of_a_push,
+            trouble::the_gate_dies_while_it_scans,
+            trouble::a_push_waits_for_the_first_fetch,
+            streams::a_large_repository_streams,
             review::a_held_push_goes_on_when_it_is_approved,
             review::a_held_push_ends_with_the_operators_no,
             review::nobody_answers_and_a_later_push_goes_through,
@@ -82,6 +96,9 @@ fn main() -> ExitCode {
             upstreams::a_listed_tag_goes_through_and_does_not_move,
             forges::a_deploy_key_lives_as_long_as_its_bottle,
             forges::a_start_that_fails_leaves_no_deploy_key,
+            forges::a_kill_between_a_key_and_its_record_leaves_no_deploy_key,
+            forges::a_forge_that_does_not_answer_leaves_no_deploy_key,
+            forges::gc_does_not_forget_the_key_of_a_start_beside_it,
         ],
     )
 }

@@ -219,6 +219,17 @@ pub(crate) fn the_bottles_own_secrets(f: &Fixture) {
             &format!("printf %s {secret} | od -An -tx1 | tr -d ' \\n' > s; {COMMIT}"),
             "secret_leak",
         );
+        // In pieces, as some programs write both.
+        f.assert_refused(
+            &format!("{case}-folded"),
+            &format!("printf %s {secret} | base64 -w 20 > s; {COMMIT}"),
+            "secret_leak",
+        );
+        f.assert_refused(
+            &format!("{case}-spaced"),
+            &format!("printf %s {secret} | od -An -tx1 > s; {COMMIT}"),
+            "secret_leak",
+        );
         f.assert_refused(
             &format!("{case}-gz"),
             &format!("printf %s {secret} | gzip -9 | base64 > s; {COMMIT}"),

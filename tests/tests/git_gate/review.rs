@@ -22,21 +22,21 @@ pub(crate) fn agent(f: &Fixture, script: &str) -> Done {
     f.asks.exec(&["sh", "-euc", script])
 }
 
-fn push(f: &Fixture, case: &str, to: &str) -> Done {
+pub(crate) fn push(f: &Fixture, case: &str, to: &str) -> Done {
     agent(f, &format!("cd ~/{case}; git push origin HEAD:{to}"))
 }
 
-fn head(f: &Fixture, case: &str) -> String {
+pub(crate) fn head(f: &Fixture, case: &str) -> String {
     let id = agent(f, &format!("git -C ~/{case} rev-parse HEAD")).ok();
     id.trim().to_owned()
 }
 
-fn operator(f: &Fixture, args: &[&str]) -> Done {
+pub(crate) fn operator(f: &Fixture, args: &[&str]) -> Done {
     f.home.tool("bottle-run").args(args.iter().copied()).run()
 }
 
 /// The request that waits for this object to be pushed.
-fn request_for(f: &Fixture, object: &str) -> Option<String> {
+pub(crate) fn request_for(f: &Fixture, object: &str) -> Option<String> {
     let list = operator(f, &["requests", "--json"]).json();
     let requests = list["requests"].as_array().cloned().unwrap_or_default();
     let found = requests
@@ -45,7 +45,7 @@ fn request_for(f: &Fixture, object: &str) -> Option<String> {
     found.and_then(|asked| asked["request"]["id"].as_str().map(str::to_owned))
 }
 
-fn wait_for_request(f: &Fixture, object: &str) -> String {
+pub(crate) fn wait_for_request(f: &Fixture, object: &str) -> String {
     wait_for("the request", || request_for(f, object).is_some());
     request_for(f, object).expect("it is there")
 }
@@ -71,7 +71,7 @@ fn denial(done: &Done) -> String {
         .to_owned()
 }
 
-fn refused(done: &Done, reason: &str) {
+pub(crate) fn refused(done: &Done, reason: &str) {
     assert!(!done.status.success(), "it went through: {}", done.stderr);
     assert!(
         done.stderr.contains(&format!("refused ({reason})")),

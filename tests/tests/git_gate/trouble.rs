@@ -1,9 +1,10 @@
 //! When something is broken: the upstream is as it was, or has exactly what was checked.
 
+use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bottle_tests::engine::{docker, wait_for};
+use bottle_tests::engine::{docker, wait_for, wait_within};
 
 use crate::fixture::{Fixture, HOST};
 
@@ -124,4 +125,91 @@ pub(crate) fn the_gate_dies_in_the_middle_of_a_push(f: &Fixture) {
     let _ = f
         .agent(&format!("git ls-remote {}", f.upstream.url(HOST, "demo")))
         .ok();
+}
+
+/// Quarantines of a mirror, as the host sees them.
+fn quarantines(f: &Fixture) -> Vec<String> {
+    let mirror = f
+        .home
+        .state(&f.bottle.slug)
+        .join("git-gate/mirrors/demo.git/objects");
+    let entries = fs::read_dir(mirror).expect("the mirror").flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names
+        .filter(|name| name.starts_with("tmp_objdir-"))
+        .collect()
+}
+
+pub(crate) fn the_gate_dies_while_it_scans(f: &Fixture) {
+    f.clone("scanned");
+    // Words that gitleaks has to look at more closely, and enough of them to be caught at it.
+    let script = "cd ~/scanned; python3 -c 'for n in range(300000): print(f\"api_key_{n} = password[{n}] # token secret\")' > words; \
+                  git add .; git commit -qm words";
+    let _ = f.agent(script).ok();
+    let before = (f.upstream.contacts(), f.refs());
+    let scans = || {
+        let seen = docker(["top", &f.gate(), "-eo", "pid,comm"]);
+        seen.stdout.contains("gitleaks")
+    };
+    let pushed = thread::scope(|scope| {
+        let push =
+            scope.spawn(|| f.agent("cd ~/scanned; timeout 60 git push origin agent/scanned"));
+        wait_within(Duration::from_secs(30), "gitleaks", scans);
+        let _ = docker(["kill", &f.gate()]).ok();
+        push.join().expect("the agent's git ends")
+    });
+    assert!(!pushed.status.success(), "{pushed:?}");
+    assert_eq!((f.upstream.contacts(), f.refs()), before, "it got there");
+    assert_eq!(quarantines(f).len(), 1, "what the gate was at is not left");
+    f.restart_gate();
+    assert_eq!(quarantines(f), Vec::<String>::new());
+    // What was half looked at is no more in the mirror than anything else that was not pushed.
+    let again = f.agent("cd ~/scanned; git push origin agent/scanned");
+    assert!(again.status.success(), "{}", again.stderr);
+    let head = f.agent("git -C ~/scanned rev-parse HEAD").ok();
+    let there = f.upstream.oid("demo", "refs/heads/agent/scanned");
+    assert_eq!(there, head.trim());
+    assert_eq!(quarantines(f), Vec::<String>::new());
+}
+
+pub(crate) fn a_push_waits_for_the_first_fetch(f: &Fixture) {
+    // More commits than a push may bring, which are all new to a mirror that is empty.
+    let history = "cd /tmp/demo; git checkout -q main; for n in $(seq 25); do git commit -q --allow-empty -m $n; done; \
+                   git push -q /srv/git/demo.git main";
+    let _ = f.upstream.git(history).ok();
+    f.clone("first");
+    let _ = f
+        .agent("cd ~/first; git fetch -q; echo x > first; git add .; git commit -qm first")
+        .ok();
+    // As the gate leaves it that is killed in its first fetch: made, and with nothing in it.
+    let _ = docker(["kill", &f.gate()]).ok();
+    let mirror = f
+        .home
+        .state(&f.bottle.slug)
+        .join("git-gate/mirrors/demo.git");
+    for name in ["filled", "packed-refs", "refs/heads", "refs/tags"] {
+        let path = mirror.join(name);
+        let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+    }
+    f.upstream.pause(true);
+    f.restart_gate();
+    let pushed = thread::scope(|scope| {
+        let push = scope.spawn(|| f.agent("cd ~/first; git push origin agent/first"));
+        // Until the agent's git has asked; it stays open as long as the gate waits for the upstream.
+        wait_for("the push", || {
+            let seen = docker(["exec", &f.gate(), "cat", "/proc/net/tcp"]);
+            seen.stdout.lines().any(|line| {
+                let mut words = line.split_whitespace().skip(1);
+                // Ours is 9418, and 01 is open.
+                words.next().is_some_and(|ours| ours.ends_with(":24CA"))
+                    && words.nth(1) == Some("01")
+            })
+        });
+        f.upstream.pause(false);
+        push.join().expect("the agent's git ends")
+    });
+    assert!(pushed.status.success(), "{}", pushed.stderr);
+    let head = f.agent("git -C ~/first rev-parse HEAD").ok();
+    let there = f.upstream.oid("demo", "refs/heads/agent/first");
+    assert_eq!(there, head.trim());
 }

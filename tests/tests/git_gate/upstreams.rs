@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use bottle_tests::Done;
 use bottle_tests::engine::wait_for;
 
 use crate::fixture::{EXAMPLE, Fixture, HOST, WEB_HOST, WEB_TOKEN, audit};
@@ -114,37 +115,37 @@ fn trust_the_gate(f: &Fixture, repo: &str) {
     let _ = f.upstream.git(&script).ok();
 }
 
+/// A push from `~/CLONE` to a repository with `sign: ssh`, three times: to an upstream that does not ask for signatures, to
+/// one that does not know the gate, and to one that does.
+fn goes_through_signed(f: &Fixture, repo: &str, clone: &str) {
+    let name = format!("refs/heads/agent/{clone}");
+    let push = || agent(f, &format!("cd ~/{clone}; git push origin HEAD:{name}"));
+    let says = |done: &Done, words: &[&str]| {
+        for part in words {
+            assert!(done.stderr.contains(part), "{part}: {}", done.stderr);
+        }
+    };
+    // `sign: ssh` is a must: what does not ask for a signature gets nothing.
+    says(
+        &push(),
+        &["refused (git_upstream_refused)", "takes no signed pushes"],
+    );
+    ask_for_signatures(f, repo);
+    says(&push(), &["not signed by anybody known"]);
+    assert_eq!(f.upstream.oid(repo, &name), "");
+    trust_the_gate(f, repo);
+    let done = push();
+    assert!(done.status.success(), "{}", done.stderr);
+    says(&done, &[&format!("signed by git-gate@{}", f.asks.slug)]);
+    // The commits are the agent's own, with the ids it gave them.
+    let here = agent(f, &format!("git -C ~/{clone} rev-parse HEAD")).ok();
+    assert_eq!(f.upstream.oid(repo, &name), here.trim());
+}
+
 pub(crate) fn pushes_are_signed(f: &Fixture) {
     work(f, "signed", "sig", "echo x > sig");
     let url = f.upstream.url(HOST, "signed");
-    let push = "cd ~/sig; git push origin HEAD:agent/sig";
-    // `sign: ssh` is a must: what does not ask for a signature gets nothing.
-    let done = agent(f, push);
-    assert!(
-        done.stderr.contains("refused (git_upstream_refused)")
-            && done.stderr.contains("takes no signed pushes"),
-        "{}",
-        done.stderr
-    );
-    ask_for_signatures(f, "signed");
-    let done = agent(f, push);
-    assert!(
-        done.stderr.contains("not signed by anybody known"),
-        "{}",
-        done.stderr
-    );
-    assert_eq!(f.upstream.oid("signed", "refs/heads/agent/sig"), "");
-    trust_the_gate(f, "signed");
-    let done = agent(f, push);
-    assert!(done.status.success(), "{}", done.stderr);
-    let signer = format!("signed by git-gate@{}", f.asks.slug);
-    assert!(done.stderr.contains(&signer), "{}", done.stderr);
-    // The commits are the agent's own, with the ids it gave them.
-    let here = agent(f, "git -C ~/sig rev-parse HEAD").ok();
-    assert_eq!(
-        f.upstream.oid("signed", "refs/heads/agent/sig"),
-        here.trim()
-    );
+    goes_through_signed(f, "signed", "sig");
     // A second repository's upstream would not be fooled by the agent: it has no key, and cannot ask for a signature.
     let own = agent(
         f,
@@ -159,42 +160,17 @@ pub(crate) fn pushes_are_signed_over_https_too(f: &Fixture) {
         "rm -rf ~/seal; git clone -q {url} ~/seal; cd ~/seal; git checkout -qb agent/seal; echo x > x; git add x; git commit -qm x"
     );
     let _ = agent(f, &script).ok();
-    let push = "cd ~/seal; git push origin agent/seal";
-    let done = agent(f, push);
-    assert!(
-        done.stderr.contains("refused (git_upstream_refused)")
-            && done.stderr.contains("takes no signed pushes"),
-        "{}",
-        done.stderr
-    );
-    ask_for_signatures(f, "sealed");
     // Two requests, two processes: what the second one gets, the first one has asked for a moment ago.
     let _ = f
         .upstream
         .git("git -C sealed.git config receive.certNonceSlop 60")
         .ok();
-    let done = agent(f, push);
-    assert!(
-        done.stderr.contains("not signed by anybody known"),
-        "{}",
-        done.stderr
-    );
-    assert_eq!(f.upstream.oid("sealed", "refs/heads/agent/seal"), "");
-    trust_the_gate(f, "sealed");
-    let done = agent(f, push);
-    assert!(done.status.success(), "{}", done.stderr);
-    let signer = format!("signed by git-gate@{}", f.asks.slug);
-    assert!(done.stderr.contains(&signer), "{}", done.stderr);
-    let here = agent(f, "git -C ~/seal rev-parse HEAD").ok();
-    assert_eq!(
-        f.upstream.oid("sealed", "refs/heads/agent/seal"),
-        here.trim()
-    );
+    goes_through_signed(f, "sealed", "seal");
     // A secret is refused before anything is signed or sent.
     let before = f.upstream.web_requests();
     let script = format!("cd ~/seal; echo {EXAMPLE} > s; git add s; git commit -qm s");
     let _ = agent(f, &script).ok();
-    let done = agent(f, push);
+    let done = agent(f, "cd ~/seal; git push origin agent/seal");
     assert!(
         done.stderr.contains("refused (git_secret)"),
         "{}",

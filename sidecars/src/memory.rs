@@ -68,4 +68,29 @@ mod tests {
             assert_eq!((due(last, 40), due(last, 1000)), (1, 0), "{round}");
         }
     }
+
+    /// What this process has in memory, in pages.
+    #[cfg(target_env = "gnu")]
+    fn resident() -> usize {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        statm.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    /// As a load leaves it: here and there something is still in use.
+    #[cfg(target_env = "gnu")]
+    #[test]
+    fn free_memory_goes_back() {
+        let mut pieces: Vec<Option<Vec<u8>>> = (0..32_000).map(|_| Some(vec![1; 4000])).collect();
+        for (number, piece) in pieces.iter_mut().enumerate() {
+            if number % 100 != 0 {
+                *piece = None;
+            }
+        }
+        let before = resident();
+        give_back();
+        let after = resident();
+        assert_eq!(pieces.iter().flatten().count(), 320);
+        // Of 31,000 pages; others may have taken some meanwhile.
+        assert!(after + 10_000 < before, "{before} pages, then {after}");
+    }
 }

@@ -14,7 +14,6 @@ use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use zeroize::Zeroizing;
 
-use crate::gaps::Closed;
 use crate::headers;
 use crate::needles::{Found, MIN_LENGTH, Needles};
 use crate::path::{decode_lossy, query_pairs};
@@ -129,8 +128,7 @@ impl Credential {
                         return Err(Reason::ForeignCredential);
                     }
                 }
-                headers::remove_credentials(&mut parts.headers);
-                parts.headers.insert(name.clone(), value.rendered.clone());
+                headers::insert_credential(&mut parts.headers, name, value.rendered.clone());
             }
             Place::Query(key) => {
                 headers::remove_credentials(&mut parts.headers);
@@ -205,13 +203,9 @@ pub(crate) fn check_head(
         return Ok(());
     }
     let check = |bytes: &[u8], header: Option<&HeaderName>| {
-        let closed = Closed::of(bytes);
-        let broken = closed.iter().flat_map(|closed| all.find(&closed.text));
-        let stray = all
-            .find(bytes)
-            .chain(broken)
-            .find(|(_, found)| !own.is_some_and(|own| own.may_hold(*found, all, header)));
-        stray.map_or(Ok(()), |(_, found)| Err(reason_for(found)))
+        let may_hold = |found| own.is_some_and(|own| own.may_hold(found, all, header));
+        let stray = all.stray(bytes, may_hold);
+        stray.map_or(Ok(()), |found| Err(reason_for(found)))
     };
     if let Some(target) = parts.uri.path_and_query() {
         let target = target.as_str();

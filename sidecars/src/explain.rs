@@ -7,12 +7,12 @@ use std::io::BufRead;
 use std::path::Path;
 
 use bottle_plan::policy::Mode;
-use hyper::{HeaderMap, Method, Uri};
+use hyper::{Method, Uri};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::authority::Authority;
-use crate::policy::{self, Decision, Policy, Question, Scheme, Tls};
+use crate::policy::{self, Decision, Policy, Question, Scheme, Tls, usual_headers};
 use crate::reason::Reason;
 
 /// Offline there are no tokens; any value shows that a route would inject one.
@@ -161,7 +161,7 @@ impl Asked {
             method: &method,
             path,
             query: self.query.as_deref(),
-            headers: &HeaderMap::new(),
+            headers: &usual_headers(path),
         });
         Ok((decision.reason, decision.route))
     }
@@ -194,6 +194,6 @@ fn decide(policy: &Policy, method: &Method, url: &str) -> Result<Decision, Strin
         method,
         path: uri.path(),
         query: uri.query(),
-        headers: &HeaderMap::new(),
+        headers: &usual_headers(uri.path()),
     }))
 }

@@ -6,6 +6,9 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use crate::needles::Needles;
 use crate::reason::Reason;
 
+/// Says why in an answer of our own.
+pub(crate) static REASON: HeaderName = HeaderName::from_static("x-bottle-reason");
+
 /// More fields than this are no honest request's.
 pub(crate) const MAX_FIELDS: usize = 100;
 
@@ -45,6 +48,33 @@ pub(crate) fn is_credential(name: &HeaderName) -> bool {
 /// Takes out every credential the agent sent.
 pub(crate) fn remove_credentials(headers: &mut HeaderMap) {
     remove(headers, is_credential);
+}
+
+/// Puts the one credential in, and takes out what a destination may read in its place.
+pub(crate) fn insert_credential(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
+    remove(headers, |sent| {
+        is_credential(sent) || with_dashes(sent).is_some_and(|twin| twin == name.as_str())
+    });
+    headers.insert(name.clone(), value);
+}
+
+/// The name as destinations read it that hand fields on as variables (CGI, WSGI, PHP): to them `_` and `-` are one.
+/// Nothing where there is no difference.
+fn with_dashes(name: &HeaderName) -> Option<String> {
+    let name = name.as_str();
+    name.contains('_').then(|| name.replace('_', "-"))
+}
+
+/// Whether a field stands in for one that is taken out, checked, or there as well.
+fn is_twin(headers: &HeaderMap, name: &HeaderName) -> bool {
+    let Some(twin) = with_dashes(name) else {
+        return false;
+    };
+    let is_special = || {
+        let twin = HeaderName::from_bytes(twin.as_bytes());
+        twin.is_ok_and(|twin| is_credential(&twin) || twin == header::CONTENT_LENGTH)
+    };
+    is_hop_by_hop(&twin) || headers.contains_key(&twin) || is_special()
 }
 
 /// Refuses heads that two parsers could read differently. The HTTP library has refused the rest: folded lines,
@@ -89,18 +119,24 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
 /// without it the body of a GET would be dropped.
 pub(crate) fn clean_request(headers: &mut HeaderMap) {
     let nominated = nominated(headers);
-    remove(headers, |name| {
+    let is_doomed = |name: &HeaderName| {
         *name != header::TRANSFER_ENCODING
-            && (is_hop_by_hop(name.as_str()) || is_named(&nominated, name))
-    });
+            && (is_hop_by_hop(name.as_str())
+                || is_named(&nominated, name)
+                || is_twin(headers, name))
+    };
+    let doomed = headers.keys().filter(|name| is_doomed(name));
+    let doomed = doomed.cloned().collect();
+    remove_all(headers, doomed);
 }
 
 /// Makes a response head fit to hand on. `Alt-Svc` would invite the client to a protocol that is not looked at;
-/// `Trailer` announces what is handed on as well.
+/// `Trailer` announces what is handed on as well. And nobody else gives our reasons.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
     let nominated = nominated(headers);
     remove(headers, |name| {
         *name == header::ALT_SVC
+            || *name == REASON
             || (is_hop_by_hop(name.as_str()) && *name != header::TRAILER)
             || is_named(&nominated, name)
     });
@@ -142,17 +178,23 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
+/// Whether a `Connection` header names this field, so that it does not go on.
+pub(crate) fn is_nominated(headers: &HeaderMap, name: &HeaderName) -> bool {
+    is_named(&nominated(headers), name)
+}
+
 fn is_named(nominated: &[HeaderName], name: &HeaderName) -> bool {
     nominated.contains(name)
 }
 
 fn remove(headers: &mut HeaderMap, is_doomed: impl Fn(&HeaderName) -> bool) {
     // Nearly every message has few of them or none, and an empty vector costs nothing.
-    let doomed: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| is_doomed(name))
-        .cloned()
-        .collect();
+    let doomed = headers.keys().filter(|name| is_doomed(name));
+    let doomed = doomed.cloned().collect();
+    remove_all(headers, doomed);
+}
+
+fn remove_all(headers: &mut HeaderMap, doomed: Vec<HeaderName>) {
     for name in doomed {
         headers.remove(name);
     }
@@ -188,6 +230,42 @@ mod tests {
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["content-length", "host", "x-kept"]);
+    }
+
+    #[test]
+    fn nobody_else_gives_our_reasons() {
+        let mut headers = map(&[("x-bottle-reason", "allowed"), ("x-kept", "1")]);
+        clean_response(&mut headers);
+        assert_eq!(headers.len(), 1);
+    }
+
+    #[test]
+    fn a_field_that_some_destinations_take_for_another_goes() {
+        let mut headers = map(&[
+            ("x_http_method_override", "DELETE"),
+            ("x_forwarded_host", "evil.test"),
+            ("content_length", "3"),
+            ("transfer_encoding", "chunked"),
+            ("x_api_key", "mine"),
+            ("x-team", "web"),
+            ("x_team", "admin"),
+            ("client_id", "kept"),
+        ]);
+        clean_request(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["client_id", "x-team"]);
+        let mut headers = map(&[
+            ("x_own_key", "mine"),
+            ("cookie", "a=b"),
+            ("x-own_other", "1"),
+        ]);
+        let own = HeaderName::from_static("x-own-key");
+        insert_credential(&mut headers, &own, HeaderValue::from_static("ours"));
+        assert_eq!(
+            (headers.len(), &headers["x-own-key"]),
+            (2, &HeaderValue::from_static("ours"))
+        );
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod grants;
 mod headers;
 mod health;
 mod listener;
+mod memory;
 mod needles;
 mod outside;
 mod path;

@@ -35,6 +35,8 @@ pub(crate) struct Needles {
     /// Bytes some pattern begins with: lets the search for a cut-off beginning skip nearly everything.
     first: Box<[bool; 256]>,
     longest: usize,
+    /// Whether every pattern with white space in it is there without as well.
+    is_closed: bool,
 }
 
 impl Needles {
@@ -67,10 +69,15 @@ impl Needles {
         let closed: Vec<_> = patterns
             .iter()
             .filter_map(|(form, found)| Some((Zeroizing::new(Closed::of(form)?.text), *found)))
-            .filter(|(form, _)| form.len() >= MIN_LENGTH)
             .collect();
-        patterns.extend(closed);
-        Self::new(patterns, placeholders)
+        let is_closed = closed.iter().all(|(form, _)| form.len() >= MIN_LENGTH);
+        let long = |(form, _): &(Zeroizing<Vec<u8>>, Found)| form.len() >= MIN_LENGTH;
+        patterns.extend(closed.into_iter().filter(long));
+        let needles = Self::new(patterns, placeholders)?;
+        Ok(Self {
+            is_closed,
+            ..needles
+        })
     }
 
     /// Plain values, in every form: for what must not leave at all.
@@ -120,6 +127,7 @@ impl Needles {
             patterns,
             placeholders,
             first,
+            is_closed: false,
         })
     }
 
@@ -161,6 +169,24 @@ impl Needles {
             .filter(move |_| self.may_be_in(haystack))
             .flat_map(move |automaton| automaton.find_overlapping_iter(haystack));
         matches.map(|m| (m.range(), self.patterns[m.pattern().as_usize()].1))
+    }
+
+    /// The first thing found in a text that may not be there, as it is written or broken up by gaps.
+    pub(crate) fn stray(&self, text: &[u8], may_hold: impl Fn(Found) -> bool) -> Option<Found> {
+        if text.len() < MIN_LENGTH {
+            return None;
+        }
+        let first = |text: &[u8]| {
+            let mut found = self.find(text).map(|(_, found)| found);
+            found.find(|found| !may_hold(*found))
+        };
+        let Some(closed) = Closed::of(text) else {
+            return first(text);
+        };
+        // Where the gaps are white space alone, whatever was whole is whole without it. With other gaps the end of a
+        // value and the beginning of what follows may be one.
+        let is_blank = self.is_closed && !text.iter().any(|b| b"\\%".contains(b));
+        first(&closed.text).or_else(|| if is_blank { None } else { first(text) })
     }
 
     /// Blacks out every byte of everything found; says whether there was anything.
@@ -245,6 +271,16 @@ mod tests {
 
     const SECRET: &[u8] = b"sk-test/\"4b5+c6d7\\e8==";
 
+    /// The needles of a bottle whose only credential is this.
+    fn bottle(secret: &str) -> Needles {
+        let auth = serde_json::from_str(
+            r#"{"scheme": "bearer", "header": "authorization", "slot": "EGRESS_TOKEN_0"}"#,
+        );
+        let slots = |_: &str| Some(Zeroizing::new(secret.as_bytes().to_vec()));
+        let credential = Credential::new(&auth.unwrap(), &slots).unwrap();
+        Needles::of_bottle(std::iter::once(&credential)).unwrap()
+    }
+
     fn first(needles: &Needles, haystack: &[u8]) -> Option<Found> {
         needles.find(haystack).next().map(|(_, found)| found)
     }
@@ -315,7 +351,56 @@ mod tests {
         assert_eq!(needles.cut_off(b""), 0);
     }
 
+    /// What the two searches find that one of them stands for.
+    fn stray_in_both(needles: &Needles, text: &[u8]) -> bool {
+        let closed = Closed::of(text);
+        needles.are_in(text) || closed.is_some_and(|closed| needles.are_in(&closed.text))
+    }
+
+    #[test]
+    fn a_text_with_gaps_is_searched_whole_and_closed() {
+        for secret in [
+            "sk-te st-4b5 c6d7",
+            "n-token-0123456789",
+            "a b c d e",
+            "20token%-0123456",
+        ] {
+            let needles = bottle(secret);
+            for text in [
+                format!("it is {secret} and more"),
+                format!("x {}", secret.replace(' ', "")),
+                format!("a {}", secret.split("").collect::<Vec<_>>().join(" ")),
+                // An end that becomes a gap with what follows, and a beginning with what stands before it.
+                format!(r"a b \{secret}"),
+                format!("a b %{secret}20"),
+                format!("a b {secret}%20"),
+            ] {
+                let found = needles.stray(text.as_bytes(), |_| false);
+                assert_eq!(
+                    found.is_some(),
+                    stray_in_both(&needles, text.as_bytes()),
+                    "{text}"
+                );
+                assert!(found.is_some() || secret == "a b c d e", "{text}");
+            }
+            assert_eq!(needles.stray(b"nothing of the kind in it", |_| false), None);
+            assert_eq!(needles.stray(secret.as_bytes(), |_| true), None);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn one_search_finds_what_two_find(text in r"[abcd 20n\\%\t]{0,60}") {
+            for secret in ["abcd abcd", "n20abcdd", "a b c d a b", "dd  bbaaccd"] {
+                let needles = bottle(secret);
+                let found = needles.stray(text.as_bytes(), |_| false);
+                prop_assert_eq!(found.is_some(), stray_in_both(&needles, text.as_bytes()));
+                let inside = format!("{}{secret}{text}", &text[..text.len() / 2]);
+                let found = needles.stray(inside.as_bytes(), |_| false);
+                prop_assert_eq!(found.is_some(), stray_in_both(&needles, inside.as_bytes()));
+            }
+        }
+
         /// Whatever stands around it, base64 of a text that holds the secret is recognised.
         #[test]
         fn finds_base64_in_any_alignment(before in ".{0,7}", after in ".{0,7}") {

@@ -88,7 +88,8 @@ reasons! {
     ForeignCredential, "foreign_credential", FORBIDDEN, "this route has its own credential; send the placeholder or nothing";
     PlaceholderMisuse, "placeholder_misuse", FORBIDDEN, "a placeholder was sent somewhere it does not belong";
     SecretLeak, "secret_leak", FORBIDDEN, "the request holds one of the bottle's secrets";
-    EncodedResponse, "encoded_response", BAD_GATEWAY, "the destination compressed its answer although told not to, so it cannot be checked";
+    EncodedResponse, "encoded_response", BAD_GATEWAY, "the destination compressed its answer although told not to, or wrote it in characters that are not read here, so it cannot be checked";
+    PartialResponse, "partial_response", BAD_GATEWAY, "the destination sent a part of a text, in which the route's credential could not be seen; ask for all of it, without Range";
     CredentialReflected, "credential_reflected", OK, "the destination sent the credential back; it was blacked out";
 
     CredentialMinted, "credential_minted", OK, "a token was in the answer to the route's credential; it was blacked out";
@@ -157,7 +158,10 @@ impl Reason {
             Self::UpstreamUnreachable => Some("connect"),
             Self::UpstreamTls => Some("tls"),
             Self::UpstreamTimeout => Some("timeout"),
-            Self::UpstreamFailed | Self::EncodedResponse | Self::ResponseTooLarge => Some("answer"),
+            Self::UpstreamFailed
+            | Self::EncodedResponse
+            | Self::PartialResponse
+            | Self::ResponseTooLarge => Some("answer"),
             _ => None,
         }
     }

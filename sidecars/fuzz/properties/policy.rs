@@ -112,15 +112,14 @@ fn is_meant(route: &doc::Route, path: &Path<'_>, question: &Question<'_>) -> boo
     let entry = |entry: &doc::Match| {
         let paths = entry.paths.is_empty() || (!path.is_doubtful() && entry.paths.iter().any(fits));
         let methods = entry.methods.is_empty()
-            || route.git.fetch
+            || (route.git.fetch && ["GET", "HEAD", "POST"].contains(&question.method.as_str()))
             || entry
                 .methods
                 .iter()
                 .any(|method| method.eq_ignore_ascii_case(question.method.as_str()));
         let headers = entry.headers.iter().all(|header| {
-            let sent = question.headers.get_all(&header.name).iter();
-            sent.into_iter()
-                .any(|value| value.as_bytes() == header.value.as_bytes())
+            let mut sent = question.headers.get_all(&header.name).iter().peekable();
+            sent.peek().is_some() && sent.all(|value| value.as_bytes() == header.value.as_bytes())
         });
         paths && methods && headers
     };

@@ -105,6 +105,11 @@ impl Audit {
         self.shared.writable.load(Ordering::Relaxed) && !self.queue.is_closed()
     }
 
+    /// How many records were begun.
+    pub(crate) fn count(&self) -> u64 {
+        self.shared.next.load(Ordering::Relaxed)
+    }
+
     /// Sets what is also said on stderr.
     pub(crate) fn set_log(&self, level: u8) {
         self.shared.log.store(level, Ordering::Relaxed);
@@ -166,6 +171,15 @@ impl Entry {
         // `record` is only empty while dropping; a spare one keeps this total.
         self.record
             .get_or_insert_with(|| Record::new("".into(), String::new(), Way::Proxy))
+    }
+
+    /// Hands the record on; what is left here leaves none.
+    pub(crate) fn hand_over(&mut self) -> Self {
+        Self {
+            record: self.record.take(),
+            place: self.place.take(),
+            began: self.began,
+        }
     }
 
     /// Gives the place back without a record: what it was taken for will leave records of its own.

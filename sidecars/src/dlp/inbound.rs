@@ -20,7 +20,7 @@ pub(crate) struct Inbound {
 }
 
 /// Whether a body of this kind is for programs that read text. One that does not say what it is may be.
-fn is_text(fields: &HeaderMap) -> bool {
+pub(crate) fn is_text(fields: &HeaderMap) -> bool {
     let Some(kind) = fields.get(CONTENT_TYPE) else {
         return true;
     };

@@ -23,7 +23,7 @@ use std::sync::Arc;
 pub(crate) use body::{BodyScan, Secrets};
 pub(crate) use detected::{Found, Kind};
 pub(crate) use head::check_head;
-pub(crate) use inbound::Inbound;
+pub(crate) use inbound::{Inbound, is_text};
 pub(crate) use messages::MessageScan;
 pub(crate) use rules::Rules;
 pub(crate) use scanner::holds_token;

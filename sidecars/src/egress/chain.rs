@@ -4,15 +4,13 @@
 //! here is its own, which the operator wrote down. Routes that list private ranges go direct: they name
 //! networks that are reached from here, and their addresses are checked as always.
 
-use std::net::SocketAddr;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
-use super::dial::Network;
+use super::dial::{self, Network};
 use crate::authority::Authority;
 use crate::path::decode_lossy;
 use crate::program::say;
@@ -98,15 +96,7 @@ impl Chain {
                 .await
                 .map_err(|_| Reason::DnsFailed)?,
         };
-        for address in addresses {
-            let address = SocketAddr::new(address, self.port);
-            if let Ok(stream) = network.connect(address).await {
-                // Without it small requests wait for acknowledgements.
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-        }
-        Err(Reason::UpstreamUnreachable)
+        dial::connect(network, &addresses, self.port).await
     }
 }
 

@@ -3,15 +3,14 @@
 
 use hyper::Response;
 use hyper::body::Bytes;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::body::Answer;
 use crate::audit::Record;
+use crate::headers::REASON;
 use crate::reason::Reason;
-
-static REASON: HeaderName = HeaderName::from_static("x-bottle-reason");
 
 /// How an agent gets further when there is somebody to ask; `id` is what it asks with.
 const ASK_TOOL: &str = "call the tool `request_egress` of the MCP server `bottle` with {\"denial\": \"<the id here>\", \"reason\": \"why\"}, \

@@ -27,6 +27,8 @@ use crate::reason::Reason;
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+/// So many addresses are waited for when none of them answers.
+const ATTEMPTS: u32 = 3;
 /// More answers than this are not an honest service's.
 const MAX_ADDRESSES: usize = 16;
 /// How long answers are kept. Short enough to follow a change, long enough for a burst of connections.
@@ -120,23 +122,7 @@ impl Dialer {
         }
         let answers = self.resolve(&to.host).await?;
         let addresses = allowed(&answers, private, &policy.own_networks)?;
-        let attempt = async {
-            for address in addresses {
-                if let Ok(stream) = self
-                    .network
-                    .connect(SocketAddr::new(address, to.port))
-                    .await
-                {
-                    // Without it small requests wait for acknowledgements.
-                    let _ = stream.set_nodelay(true);
-                    return Ok(stream);
-                }
-            }
-            Err(Reason::UpstreamUnreachable)
-        };
-        timeout(CONNECT_TIMEOUT, attempt)
-            .await
-            .unwrap_or(Err(Reason::UpstreamUnreachable))
+        connect(&*self.network, &addresses, to.port).await
     }
 
     /// The same with TLS, the destination's certificate verified for its name.
@@ -192,6 +178,30 @@ impl Dialer {
     }
 }
 
+/// A connection to the first of the addresses that takes one. None may use up the time of all: of two addresses one may
+/// be dead and say nothing.
+pub(super) async fn connect(
+    network: &dyn Network,
+    addresses: &[IpAddr],
+    port: u16,
+) -> Result<TcpStream, Reason> {
+    let attempts = u32::try_from(addresses.len()).unwrap_or(ATTEMPTS);
+    let each = CONNECT_TIMEOUT / attempts.clamp(1, ATTEMPTS);
+    let attempt = async {
+        for address in addresses {
+            let address = SocketAddr::new(*address, port);
+            if let Ok(Ok(stream)) = timeout(each, network.connect(address)).await {
+                // Without it small requests wait for acknowledgements.
+                let _ = stream.set_nodelay(true);
+                return Some(stream);
+            }
+        }
+        None
+    };
+    let stream = timeout(CONNECT_TIMEOUT, attempt).await.ok().flatten();
+    stream.ok_or(Reason::UpstreamUnreachable)
+}
+
 /// The addresses that may be dialled, IPv4 first: all of the answers or none.
 fn allowed(answers: &[IpAddr], private: &[Cidr], own: &[Cidr]) -> Result<Vec<IpAddr>, Reason> {
     let mut refused = answers
@@ -228,6 +238,58 @@ mod tests {
             |list: &[&str]| -> Vec<Cidr> { list.iter().map(|r| r.parse().unwrap()).collect() };
         let addresses = allowed(&answers, &ranges(private), &ranges(own))?;
         Ok(addresses.iter().map(ToString::to_string).collect())
+    }
+
+    /// The first two addresses never answer, the third refuses.
+    struct Dead(SocketAddr);
+
+    impl Network for Dead {
+        fn resolve<'a>(&'a self, _: &'a str) -> Boxed<'a, io::Result<Vec<IpAddr>>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn connect(&self, address: SocketAddr) -> Boxed<'_, io::Result<TcpStream>> {
+            let last = match address.ip() {
+                IpAddr::V4(address) => address.octets()[3],
+                IpAddr::V6(_) => 0,
+            };
+            Box::pin(async move {
+                match last {
+                    1 | 2 => std::future::pending().await,
+                    3 => Err(io::ErrorKind::ConnectionRefused.into()),
+                    // At once: a clock that stands still goes on when something is waited for.
+                    _ => {
+                        let stream = std::net::TcpStream::connect(self.0)?;
+                        stream.set_nonblocking(true)?;
+                        TcpStream::from_std(stream)
+                    }
+                }
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_address_does_not_hide_the_next_one() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let network = Dead(listener.local_addr().unwrap());
+        let addresses = |last: &[u8]| -> Vec<IpAddr> {
+            last.iter()
+                .map(|&last| [93, 184, 216, last].into())
+                .collect()
+        };
+        let began = tokio::time::Instant::now();
+        assert!(connect(&network, &addresses(&[1, 9]), 443).await.is_ok());
+        assert_eq!(began.elapsed(), CONNECT_TIMEOUT / 2);
+        assert!(
+            connect(&network, &addresses(&[1, 3, 2, 9]), 443)
+                .await
+                .is_ok()
+        );
+        // All of them together are given up when one would be.
+        let began = tokio::time::Instant::now();
+        let refused = connect(&network, &addresses(&[1, 2, 1, 2, 9]), 443).await;
+        assert_eq!(refused.map(drop), Err(Reason::UpstreamUnreachable));
+        assert_eq!(began.elapsed(), CONNECT_TIMEOUT);
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use hyper::{HeaderMap, Method, Uri};
+use hyper::{Method, Uri};
 use tokio::sync::watch;
 
 use crate::authority::Authority;
-use crate::policy::{Policy, Question, Route, Scheme};
+use crate::policy::{Policy, Question, Route, Scheme, usual_headers};
 use crate::reason::Reason;
 
 /// One allowed request.
@@ -33,7 +33,7 @@ impl Grant {
                 method: &self.method,
                 path: self.target.path(),
                 query: self.target.query(),
-                headers: &HeaderMap::new(),
+                headers: &usual_headers(self.target.path()),
             };
             policy.decide(&question).is_allowed()
         };

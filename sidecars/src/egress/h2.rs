@@ -17,18 +17,20 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use super::Egress;
 use super::body::{Answer, BodyError};
 use super::listen::KEEP_ALIVE;
 use super::session::Session;
+use super::{Egress, MAX_CONNECTIONS};
 
 /// Requests at once on one connection.
 const MAX_STREAMS: u32 = 100;
 /// The decoded size of a head.
 const MAX_HEADERS: u32 = 32 * 1024;
-/// How much of a request's body, and of all bodies together, is taken ahead of the destination.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// How much of a request's body, and of all bodies together, is taken ahead of the destination. The agent is near, so
+/// more would not be faster; and with all connections it must fit into what the sidecar may have.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+const _: () = assert!(MAX_CONNECTIONS * CONNECTION_WINDOW as usize <= 64 << 20);
 /// How much of an answer waits for the agent to take it.
 const MAX_SEND_BUFFER: usize = 64 * 1024;
 /// Requests given up half-way in a window of time: each costs us the work and the agent nothing.

@@ -11,9 +11,10 @@ use std::time::Duration;
 use hyper::body::Bytes;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
+use super::flow::{Silence, Tally};
 use super::frames::{Frames, Kind, apply};
 use super::order::{Disorder, Order};
 use super::websocket::Joined;
@@ -25,11 +26,12 @@ use crate::policy::{Policy, Route};
 use crate::reason::Reason;
 use crate::stream::Stream;
 
-/// How long a side may be silent.
-const IDLE: Duration = Duration::from_secs(600);
 /// How much is read at once.
 const CHUNK: usize = 16 * 1024;
 
+/// How much may wait behind bytes that are held back: pings between the frames of one message, and the heads of its
+/// empty frames. They cost their sender nothing, and there is no end to them.
+const MAX_WAITING: usize = 64 * 1024;
 /// How long saying goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -43,20 +45,20 @@ pub(crate) async fn tunnel(client: Upgraded, server: Upgraded, joined: Joined, e
     let mut news = watch.clone();
     let (client_read, client_write) = tokio::io::split(TokioIo::new(client));
     let (server_read, server_write) = tokio::io::split(TokioIo::new(server));
-    let (mut to_client, mut to_server) = (End::new(client_write), End::new(server_write));
     let mut outward = Outward::new(policy, route, &entry.record().dlp);
     let mut inward = Inward::new(route, &entry.record().dlp);
+    let mut tally = Tally::new(entry);
+    let silence = Silence::new();
+    let mut to_client = End::new(client_write, &mut tally.received);
+    let mut to_server = End::new(server_write, &mut tally.sent);
     let ended = tokio::select! {
-        ended = copy(client_read, &mut to_server, |chunk| outward.pass(chunk)) => ended,
-        ended = copy(server_read, &mut to_client, |chunk| inward.pass(chunk)) => ended,
+        ended = copy(client_read, &mut to_server, &silence, |chunk| outward.pass(chunk)) => ended,
+        ended = copy(server_read, &mut to_client, &silence, |chunk| inward.pass(chunk)) => ended,
         () = news.revoked() => Err(Reason::PolicyChanged.into()),
     };
-    let record = entry.record();
-    record.bytes_out = to_server.count;
-    record.bytes_in = to_client.count;
     match ended {
         Err(end) => {
-            record.reason = end.reason;
+            tally.reason = Some(end.reason);
             // A close frame can stand between two frames, and not inside one.
             if inward.is_between {
                 to_client.close(end.code, [0; 4]).await;
@@ -65,9 +67,9 @@ pub(crate) async fn tunnel(client: Upgraded, server: Upgraded, joined: Joined, e
                 to_server.close(end.code, CLOSE_MASK).await;
             }
         }
-        Ok(()) if inward.has_hits => record.reason = Reason::CredentialReflected,
+        Ok(()) if inward.has_hits => tally.reason = Some(Reason::CredentialReflected),
         Ok(()) if inward.inbound.is_some_and(|inbound| inbound.has_hits()) => {
-            record.reason = Reason::CredentialMinted;
+            tally.reason = Some(Reason::CredentialMinted);
         }
         Ok(()) => {}
     }
@@ -111,19 +113,19 @@ impl Break {
 }
 
 /// Where one direction goes.
-struct End {
-    write: WriteHalf<TokioIo<Upgraded>>,
+struct End<'a, W> {
+    write: W,
     /// What was read for it.
-    count: u64,
+    count: &'a mut u64,
     /// Whether a write was begun that may have been cut short.
     is_writing: bool,
 }
 
-impl End {
-    fn new(write: WriteHalf<TokioIo<Upgraded>>) -> Self {
+impl<'a, W: AsyncWrite + Unpin> End<'a, W> {
+    fn new(write: W, count: &'a mut u64) -> Self {
         Self {
             write,
-            count: 0,
+            count,
             is_writing: false,
         }
     }
@@ -162,21 +164,19 @@ impl End {
 
 /// Copies until one side ends; what `pass` refuses is not sent.
 async fn copy(
-    mut from: ReadHalf<TokioIo<Upgraded>>,
-    to: &mut End,
-    mut pass: impl FnMut(&mut Vec<u8>) -> Result<(), Break>,
+    mut from: impl AsyncRead + Unpin,
+    to: &mut End<'_, impl AsyncWrite + Unpin>,
+    silence: &Silence,
+    mut pass: impl FnMut(&[u8]) -> Result<Vec<u8>, Break>,
 ) -> Result<(), Break> {
     let mut buffer = Vec::with_capacity(CHUNK);
-    loop {
-        buffer.clear();
-        match timeout(IDLE, from.read_buf(&mut buffer)).await {
-            Ok(Ok(read)) if read > 0 => to.count += read as u64,
-            _ => break,
-        }
-        pass(&mut buffer)?;
-        if to.send(&buffer).await.is_err() {
+    while let Some(read) = silence.read(&mut from, &mut buffer).await {
+        *to.count += read as u64;
+        let ready = pass(&buffer)?;
+        if to.send(&ready).await.is_err() {
             break;
         }
+        buffer.clear();
     }
     // The other side may be gone already.
     let _ = to.write.shutdown().await;
@@ -213,7 +213,7 @@ impl<'a> Outward<'a> {
         }
     }
 
-    fn pass(&mut self, chunk: &mut Vec<u8>) -> Result<(), Break> {
+    fn pass(&mut self, chunk: &[u8]) -> Result<Vec<u8>, Break> {
         let (mut at, mut out) = (0, Vec::with_capacity(chunk.len()));
         while let Some(piece) = self.frames.next(chunk, at).map_err(|_| Break {
             reason: Reason::RequestMalformed,
@@ -250,9 +250,14 @@ impl<'a> Outward<'a> {
                 _ => self.queue.add(bytes, &mut out),
             }
         }
+        if self.queue.ready > MAX_WAITING {
+            return Err(Break {
+                reason: Reason::RequestTooLarge,
+                code: TOO_LARGE,
+            });
+        }
         self.is_between = self.frames.is_between() && self.queue.is_empty();
-        *chunk = out;
-        Ok(())
+        Ok(out)
     }
 
     /// Looks for the bottle's own secrets.
@@ -280,6 +285,8 @@ struct Inward<'a> {
     order: Order,
     route: &'a Route,
     data: Option<Stream>,
+    /// The payload of a control frame as far as it has come; such a frame has 125 bytes at most.
+    control: Vec<u8>,
     inbound: Option<Inbound>,
     queue: Queue,
     /// Whether what has gone on ends with a frame.
@@ -295,6 +302,7 @@ impl<'a> Inward<'a> {
             order: Order::default(),
             route,
             data: needles.cloned().map(Stream::new),
+            control: Vec::new(),
             inbound: route.dlp.inbound(found),
             queue: Queue::default(),
             is_between: true,
@@ -302,7 +310,7 @@ impl<'a> Inward<'a> {
         }
     }
 
-    fn pass(&mut self, chunk: &mut Vec<u8>) -> Result<(), Break> {
+    fn pass(&mut self, chunk: &[u8]) -> Result<Vec<u8>, Break> {
         let (mut at, mut out) = (0, Vec::with_capacity(chunk.len()));
         while let Some(piece) = self.frames.next(chunk, at).map_err(|_| Break {
             reason: Reason::UpstreamFailed,
@@ -315,6 +323,13 @@ impl<'a> Inward<'a> {
                     Break::of(disorder, Reason::UpstreamFailed, Reason::ResponseTooLarge)
                 })?;
             }
+            if piece.kind == Kind::Control {
+                self.control.extend_from_slice(bytes);
+                if piece.is_last {
+                    self.end_control(&mut out)?;
+                }
+                continue;
+            }
             let looks = self.data.is_some() || self.inbound.is_some();
             if piece.kind != Kind::Data || !looks {
                 self.queue.add(bytes, &mut out);
@@ -322,30 +337,59 @@ impl<'a> Inward<'a> {
             }
             self.queue.wait(bytes.len(), [0; 4]);
             let mut ready = Bytes::copy_from_slice(bytes);
+            let mut has_hit = false;
             if let Some(stream) = &mut self.data {
+                let before = stream.hits();
                 ready = stream.redact(ready);
-                if stream.hits() > 0 && !self.has_hits {
-                    self.has_hits = true;
-                    self.route.suspension.count();
-                }
+                has_hit = stream.hits() > before;
                 if piece.is_last {
                     ready = [ready, stream.finish_redacted()].concat().into();
                 }
             }
+            self.count(has_hit)?;
             if let Some(inbound) = &mut self.inbound {
                 ready = inbound.pass(ready, piece.is_last);
             }
             self.queue.release(ready, &mut out);
         }
+        if self.queue.ready > MAX_WAITING {
+            return Err(Break {
+                reason: Reason::ResponseTooLarge,
+                code: TOO_LARGE,
+            });
+        }
         self.is_between = self.frames.is_between() && self.queue.is_empty();
-        *chunk = out;
+        Ok(out)
+    }
+
+    /// A ping, a pong or a close is there as a whole. The reason of a close may quote the credential it is about.
+    fn end_control(&mut self, out: &mut Vec<u8>) -> Result<(), Break> {
+        let mut payload = std::mem::take(&mut self.control);
+        let needles = self.route.credential.as_ref().and_then(Credential::needles);
+        let has_hit = needles.is_some_and(|needles| needles.redact(&mut payload));
+        self.count(has_hit)?;
+        self.queue.add(&payload, out);
         Ok(())
+    }
+
+    /// Notes a sighting of the credential: each one, as in answers, for a conversation is a search as well.
+    fn count(&mut self, has_hit: bool) -> Result<(), Reason> {
+        if !has_hit {
+            return Ok(());
+        }
+        self.has_hits = true;
+        self.route.suspension.count();
+        self.route.suspension.check()
     }
 }
 
 /// What could not go on yet, in order.
 #[derive(Default)]
-struct Queue(VecDeque<Waiting>);
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    /// How much of it goes on as it is.
+    ready: usize,
+}
 
 enum Waiting {
     /// Goes on as it is, when everything before it is gone.
@@ -356,28 +400,37 @@ enum Waiting {
 
 impl Queue {
     fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.waiting.is_empty()
     }
 
     /// Adds what is not looked through.
     fn add(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        if self.0.is_empty() {
+        if self.waiting.is_empty() {
             out.extend_from_slice(bytes);
-        } else {
-            self.0.push_back(Waiting::Ready(bytes.to_vec()));
+            return;
+        }
+        self.ready += bytes.len();
+        match self.waiting.back_mut() {
+            Some(Waiting::Ready(before)) => before.extend_from_slice(bytes),
+            _ => self.waiting.push_back(Waiting::Ready(bytes.to_vec())),
         }
     }
 
     /// Adds what is given to [`Self::release`] later.
     fn wait(&mut self, count: usize, mask: [u8; 4]) {
-        self.0.push_back(Waiting::Data(count, mask));
+        if count > 0 {
+            self.waiting.push_back(Waiting::Data(count, mask));
+        }
     }
 
     /// Writes what may go on: `data` is the next of the message's bytes.
     fn release(&mut self, mut data: Bytes, out: &mut Vec<u8>) {
-        while let Some(first) = self.0.front_mut() {
+        while let Some(first) = self.waiting.front_mut() {
             match first {
-                Waiting::Ready(bytes) => out.append(bytes),
+                Waiting::Ready(bytes) => {
+                    self.ready -= bytes.len();
+                    out.append(bytes);
+                }
                 Waiting::Data(left, mask) => {
                     let count = data.len().min(*left);
                     let from = out.len();
@@ -390,7 +443,41 @@ impl Queue {
                     }
                 }
             }
-            self.0.pop_front();
+            self.waiting.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, duplex};
+
+    /// What is read at once does not depend on how little came before.
+    #[tokio::test]
+    async fn a_small_message_does_not_make_the_next_one_slow() {
+        let (mut near, from) = duplex(2 * CHUNK);
+        let (write, mut far) = duplex(2 * CHUNK);
+        let (mut count, mut pieces) = (0, Vec::new());
+        let mut to = End::new(write, &mut count);
+        let silence = Silence::new();
+        let copied = copy(from, &mut to, &silence, |chunk| {
+            pieces.push(chunk.len());
+            Ok(chunk.to_vec())
+        });
+        let talk = async {
+            let mut heard = [0; 3];
+            near.write_all(b"abc").await.unwrap();
+            far.read_exact(&mut heard).await.unwrap();
+            near.write_all(&[b'x'; CHUNK]).await.unwrap();
+            drop(near);
+            let mut rest = Vec::new();
+            far.read_to_end(&mut rest).await.unwrap();
+            rest.len()
+        };
+        let (ended, rest) = tokio::join!(copied, talk);
+        assert!(ended.is_ok());
+        assert_eq!((rest, count), (CHUNK, 3 + CHUNK as u64));
+        assert_eq!(pieces, [3, CHUNK]);
     }
 }

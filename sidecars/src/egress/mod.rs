@@ -6,15 +6,17 @@
 //!
 //! * `listen`, `dns`: what accepts
 //! * `proxy`, `transparent`, `tunnel`, `hello`: from a connection to a session
-//! * `heads`, `h2`, `session`, `upload`, `relay`, `body`, `grant`, `pace`, `denial`: from a request to an answer
-//! * `websocket`, `messages`, `order`, `frames`: from a request to a conversation
+//! * `heads`, `h2`, `session`, `upload`, `answer`, `relay`, `body`, `grant`, `pace`, `denial`: from a request to an answer
+//! * `websocket`, `messages`, `order`, `frames`, `flow`: from a request to a conversation
 //! * `upstream`, `pool`, `dial`, `chain`, `wire`: from a name to a verified connection
 
+mod answer;
 mod body;
 mod chain;
 mod denial;
 mod dial;
 mod dns;
+mod flow;
 pub(crate) mod frames;
 mod grant;
 mod h2;
@@ -40,8 +42,9 @@ mod wire;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bottle_plan::policy as doc;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -134,6 +137,8 @@ pub enum StartError {
 /// What all connections share.
 pub(crate) struct Egress {
     policy: watch::Sender<Arc<Policy>>,
+    /// What that was made of, without what was granted.
+    document: Mutex<doc::Policy>,
     audit: Audit,
     dialer: Dialer,
     acceptor: TlsAcceptor,
@@ -155,7 +160,9 @@ impl Egress {
         network: Box<dyn Network>,
         slots: &Slots<'_>,
     ) -> Result<(Self, Writer), StartError> {
-        let policy = Arc::new(read_policy(&settings.config_dir, slots, None)?);
+        let document = read_policy(&settings.config_dir)?;
+        let policy = load_policy(&settings.config_dir, &document, slots, None)?;
+        let policy = Arc::new(policy);
         let ca = Ca::read(&settings.config_dir.join("mitmproxy-ca.pem"))?;
         let chain = settings
             .upstream_proxy
@@ -182,6 +189,7 @@ impl Egress {
         audit.set_log(policy.log);
         let egress = Self {
             policy: watch::Sender::new(policy),
+            document: Mutex::new(document),
             audit,
             dialer: Dialer::new(network, client_config(roots)?, chain),
             acceptor: Arc::new(server_config(ca)?).into(),
@@ -204,8 +212,34 @@ impl Egress {
         grants: Option<&Grants>,
         slots: &Slots<'_>,
     ) -> Result<(), StartError> {
+        self.replace(config_dir, read_policy(config_dir)?, grants, slots)
+    }
+
+    /// Makes the policy anew with other grants. The file is left alone: while it is being written, or cannot be read, what
+    /// was taken back must end all the same.
+    fn apply_grants(
+        &self,
+        config_dir: &Path,
+        grants: Option<&Grants>,
+        slots: &Slots<'_>,
+    ) -> Result<(), StartError> {
+        let document = self.document().clone();
+        self.replace(config_dir, document, grants, slots)
+    }
+
+    fn document(&self) -> MutexGuard<'_, doc::Policy> {
+        self.document.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replace(
+        &self,
+        config_dir: &Path,
+        document: doc::Policy,
+        grants: Option<&Grants>,
+        slots: &Slots<'_>,
+    ) -> Result<(), StartError> {
         let before = self.policy();
-        let mut policy = read_policy(config_dir, slots, Some(&before))?;
+        let mut policy = load_policy(config_dir, &document, slots, Some(&before))?;
         let granted = grants.into_iter().flat_map(Grants::known);
         if self.dialer.is_chained() && policy.is_observing() {
             return Err(StartError::Observing);
@@ -214,23 +248,31 @@ impl Egress {
             say!("grant {id} is not applied: {problem}");
         }
         self.audit.set_log(policy.log);
+        *self.document() = document;
         self.policy.send_replace(Arc::new(policy));
         Ok(())
     }
 }
 
-fn read_policy(
+fn read_policy(config_dir: &Path) -> Result<doc::Policy, StartError> {
+    let path = config_dir.join("policy.json");
+    match fs::read(&path) {
+        Ok(json) => policy::read(&json).map_err(|error| StartError::Policy { path, error }),
+        Err(error) => Err(StartError::File { path, error }),
+    }
+}
+
+fn load_policy(
     config_dir: &Path,
+    document: &doc::Policy,
     slots: &Slots<'_>,
     before: Option<&Policy>,
 ) -> Result<Policy, StartError> {
-    let path = config_dir.join("policy.json");
-    let json = match fs::read(&path) {
-        Ok(json) => json,
-        Err(error) => return Err(StartError::File { path, error }),
-    };
-    let policy = policy::read(&json).and_then(|document| policy::load(document, slots, before));
-    let policy = policy.map_err(|error| StartError::Policy { path, error })?;
+    let policy = policy::load(document.clone(), slots, before);
+    let policy = policy.map_err(|error| StartError::Policy {
+        path: config_dir.join("policy.json"),
+        error,
+    })?;
     for credential in policy
         .routes
         .iter()

@@ -89,7 +89,7 @@ async fn open(
     // Kept as it was sent until it is known to be a name.
     record.host = Some(egress.policy().clean(name).into());
     let to = Authority::parse(name.as_bytes(), None)?;
-    record.host = Some(to.host.as_str().into());
+    record.host = Some(egress.policy().clean(to.host.as_str()).into());
     record.port = Some(to.port);
     let mut hosts = request
         .headers()
@@ -109,6 +109,7 @@ async fn open(
         Some(route) if decision.is_allowed() => route,
         _ => return Err(decision.reason),
     };
+    policy.check_host(route, to.host.as_str())?;
     let to = Arc::new(to);
     let far = match policy.routes[route].tls() {
         Tls::Inspect => {

@@ -20,6 +20,7 @@ use crate::audit::{Way, Writer};
 use crate::credential::Slots;
 use crate::grants::{self, Grants, Taker};
 use crate::listener::Side;
+use crate::memory::{self, Tidy};
 use crate::program::say;
 
 /// How often the operator's files are looked at.
@@ -210,8 +211,9 @@ impl Running {
         if !changes.policy {
             return Ok(());
         }
-        self.reload(slots)?;
         let grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
+        self.egress
+            .apply_grants(&self.settings.config_dir, grants.as_ref(), slots)?;
         if let Some(grants) = grants.as_ref() {
             grants.say_applied(&self.settings.asking_dir);
         }
@@ -264,11 +266,17 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
     runtime.block_on(async {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tidy = Tidy::default();
         loop {
             tokio::select! {
-                _ = look.tick() => if let Err(error) = running.apply_grants(&slots).await {
-                    say!("grants not applied: {error}");
-                },
+                _ = look.tick() => {
+                    if let Err(error) = running.apply_grants(&slots).await {
+                        say!("grants not applied: {error}");
+                    }
+                    if tidy.is_due(running.egress.audit.count(), LOOK) {
+                        memory::give_back();
+                    }
+                }
                 _ = hangup.recv() => match running.reload(&slots) {
                     Ok(()) => say!("policy reloaded"),
                     Err(error) => say!("policy not reloaded, the last good one stays: {error}"),

@@ -1,11 +1,11 @@
 //! From a request to an answer: the one pipeline every way in ends in.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::body::Body;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HOST, HeaderValue, TE};
+use hyper::header::{ACCEPT_ENCODING, HOST, HeaderValue, TE};
 use hyper::http::request::Parts;
 use hyper::http::uri;
 use hyper::{Request, Response, StatusCode, Uri, Version};
@@ -17,7 +17,7 @@ use super::relay::{MAX_ANSWER, Relay, Scrub};
 use super::upload::Upload;
 use super::upstream::{self, Lease, Wanted};
 use super::websocket::{Handshake, Joined};
-use super::{Egress, Local, denial};
+use super::{Egress, Local, answer, denial};
 use crate::audit::{Entry, Record, Way};
 use crate::authority::Authority;
 use crate::credential::{Credential, check_head};
@@ -41,6 +41,8 @@ pub(crate) struct Session {
     local: Arc<Local>,
     way: Way,
     target: Target,
+    /// The record of the tunnel, until a request in it has one of its own.
+    opened: Mutex<Option<Entry>>,
 }
 
 /// An allowed request on its way.
@@ -63,7 +65,29 @@ impl Exchange {
 
 impl Session {
     pub(crate) fn new(local: Arc<Local>, way: Way, target: Target) -> Arc<Self> {
-        Arc::new(Self { local, way, target })
+        Arc::new(Self {
+            local,
+            way,
+            target,
+            opened: Mutex::default(),
+        })
+    }
+
+    /// Takes the record of a tunnel over. Through the explicit proxy its destination was looked up and reached, which
+    /// stays on record if nothing is ever asked of it; a connection that was led here has reached nobody yet.
+    pub(crate) fn set_opened(&self, entry: &mut Entry) {
+        if self.way == Way::Proxy {
+            self.replace_opened(Some(entry.hand_over()));
+        } else {
+            entry.cancel();
+        }
+    }
+
+    fn replace_opened(&self, entry: Option<Entry>) {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut before) = std::mem::replace(&mut *opened, entry) {
+            before.cancel();
+        }
     }
 
     pub(crate) fn egress(&self) -> &Egress {
@@ -75,6 +99,7 @@ impl Session {
         let Ok(mut entry) = self.local.egress.audit.begin(self.way).await else {
             return;
         };
+        self.replace_opened(None);
         let record = entry.record();
         self.note_target(record);
         record.reason = Reason::RequestMalformed;
@@ -90,6 +115,7 @@ impl Session {
             Ok(entry) => entry,
             Err(reason) => return Ok(denial::unrecorded(reason)),
         };
+        self.replace_opened(None);
         Ok(match self.exchange(request, &mut entry).await {
             Ok((exchange, response, lease)) => relay(&self.local, exchange, response, lease, entry),
             Err(reason) => refuse(reason, &mut entry),
@@ -102,8 +128,8 @@ impl Session {
         entry: &mut Entry,
     ) -> Result<(Exchange, Response<Incoming>, Lease), Reason> {
         let record = entry.record();
-        record.method = Some(request.method().clone());
         let policy = self.local.egress.policy();
+        record.method = Some(policy.clean_method(request.method()));
         record.path = Some(policy.clean(request.uri().path()).to_owned());
         if request.extensions().get::<BadHead>().is_some() {
             self.note_target(record);
@@ -135,6 +161,7 @@ impl Session {
         if policy.routes[route].tls() == Tls::Passthrough {
             return Err(Reason::TunnelOnly);
         }
+        policy.check_host(route, to.host.as_str())?;
         policy.routes[route].suspension.check()?;
         if let Some(grant) = &policy.routes[route].grant {
             grant.take()?;
@@ -181,13 +208,19 @@ impl Session {
             to: &exchange.grant.to,
             h2,
         };
-        let sent = upstream::send(&self.local, &wanted, Request::from_parts(parts, body)).await;
+        let sent = upstream::send(
+            &self.local,
+            &wanted,
+            Request::from_parts(parts, body),
+            &exchange.progress,
+        )
+        .await;
         // A body that was stopped on its way breaks the connection; what stopped it is the better answer.
         let (response, lease) =
             sent.map_err(|reason| exchange.progress.stopped().unwrap_or(reason))?;
         exchange.progress.set_answered();
-        if exchange.credential().is_some() && is_encoded(&response) {
-            return Err(Reason::EncodedResponse);
+        if exchange.credential().is_some() && !response.body().is_end_stream() {
+            answer::check_readable(&response)?;
         }
         if response.body().size_hint().lower() > MAX_ANSWER {
             return Err(Reason::ResponseTooLarge);
@@ -199,7 +232,8 @@ impl Session {
     fn note_target(&self, record: &mut Record) {
         record.plain_http = self.scheme() == Scheme::Http;
         if let Target::Tunnel(to) = &self.target {
-            record.host = Some(to.host.as_str().into());
+            let policy = self.local.egress.policy();
+            record.host = Some(policy.clean(to.host.as_str()).into());
             record.port = Some(to.port);
         }
     }
@@ -315,11 +349,6 @@ fn host_header(exchange: &Exchange) -> Result<HeaderValue, Reason> {
     value.map_err(|_| Reason::HostInvalid)
 }
 
-fn is_encoded(response: &Response<Incoming>) -> bool {
-    let mut codings = response.headers().get_all(CONTENT_ENCODING).iter();
-    codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
-}
-
 /// The destination's answer, made fit for the agent.
 fn relay(
     local: &Local,
@@ -364,7 +393,7 @@ fn relay(
     let progress = exchange.progress.clone();
     let mut inbound = route.dlp.inbound(&exchange.found);
     if let Some(inbound) = &mut inbound {
-        if is_encoded(&response) {
+        if answer::check_readable(&response) == Err(Reason::EncodedResponse) {
             exchange.found.add(Kind::NotScanned);
         }
         inbound.head(response.headers_mut());

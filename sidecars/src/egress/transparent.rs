@@ -60,6 +60,9 @@ async fn take_over(
         Some(route) if decision.is_allowed() => route,
         _ => return Err(deny(decision.reason, hello.stream).await),
     };
+    if let Err(reason) = policy.check_host(route, to.host.as_str()) {
+        return Err(deny(reason, hello.stream).await);
+    }
     match policy.routes[route].tls() {
         Tls::Inspect => {
             let session = Session::new(

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::service::service_fn;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::flow::{IDLE, Silence, Tally};
 use super::hello::{self, Hello};
 use super::listen::{self, KEEP_ALIVE};
 use super::pool::Place;
@@ -21,8 +22,6 @@ use crate::reason::Reason;
 
 /// How long a client has for its hello and its half of the handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a tunnel that is passed through may be silent.
-const IDLE: Duration = Duration::from_secs(600);
 
 /// Reads who the client wants to talk to.
 pub(crate) async fn hello<S: AsyncRead + Unpin>(
@@ -50,7 +49,7 @@ where
         Ok(Err(_)) => return Err(Reason::TlsHandshakeFailed),
         Err(_) => return Err(Reason::ClientTimeout),
     };
-    entry.cancel();
+    session.set_opened(entry);
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         h2::serve(egress, stream, session).await;
     } else {
@@ -85,8 +84,8 @@ pub(crate) async fn pass<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut sent, mut received) = (0, 0);
-    let mut reason = Reason::Allowed;
+    let mut tally = Tally::new(entry);
+    let silence = Silence::new();
     let mut policies = egress.policy.subscribe();
     let (client_read, client_write) = tokio::io::split(&mut client);
     let (server_read, server_write) = server.split();
@@ -96,13 +95,12 @@ pub(crate) async fn pass<S>(
         let _ = policies.wait_for(|policy| !still(policy)).await;
     };
     tokio::select! {
-        _ = async { tokio::join!(copy(client_read, server_write, &mut sent), copy(server_read, client_write, &mut received)) } => {}
-        () = revoked => reason = Reason::PolicyChanged,
+        _ = async { tokio::join!(
+            copy(client_read, server_write, &silence, &mut tally.sent),
+            copy(server_read, client_write, &silence, &mut tally.received),
+        ) } => {}
+        () = revoked => tally.reason = Some(Reason::PolicyChanged),
     }
-    let record = entry.record();
-    record.bytes_out = sent;
-    record.bytes_in = received;
-    record.reason = reason;
 }
 
 fn is_passed(policy: &Policy, to: &Authority) -> bool {
@@ -110,17 +108,19 @@ fn is_passed(policy: &Policy, to: &Authority) -> bool {
     decision.is_allowed()
 }
 
-async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, count: &mut u64) {
-    let mut buffer = vec![0; 16 * 1024];
-    loop {
-        let read = match timeout(IDLE, from.read(&mut buffer)).await {
-            Ok(Ok(read)) if read > 0 => read,
-            _ => break,
-        };
+async fn copy(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    silence: &Silence,
+    count: &mut u64,
+) {
+    let mut buffer = Vec::with_capacity(16 * 1024);
+    while let Some(read) = silence.read(&mut from, &mut buffer).await {
         *count += read as u64;
-        if to.write_all(&buffer[..read]).await.is_err() {
+        if !matches!(timeout(IDLE, to.write_all(&buffer)).await, Ok(Ok(()))) {
             break;
         }
+        buffer.clear();
     }
     // The other side may be gone already.
     let _ = to.shutdown().await;

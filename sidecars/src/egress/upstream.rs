@@ -4,6 +4,7 @@
 //! destination speaks it. So a translation is only needed towards destinations that leave no choice, a
 //! download in HTTP/1 has a connection and its flow control to itself, and gRPC finds what it needs.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
+use super::body::Progress;
 use super::pool::Place;
 use super::upload::Upload;
 use super::{Egress, Local};
@@ -25,7 +27,7 @@ use crate::headers::MAX_FIELDS;
 use crate::policy::{Policy, Scheme};
 use crate::reason::Reason;
 
-/// How long a destination may think before its answer begins. Model APIs that do not stream take minutes.
+/// How long a destination may think before its answer begins, when it takes no more of the request. Model APIs that do not stream take minutes.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long a destination's head may be.
 const MAX_HEAD: usize = 64 * 1024;
@@ -94,6 +96,7 @@ pub(crate) async fn send(
     local: &Arc<Local>,
     wanted: &Wanted<'_>,
     mut request: Request<Upload>,
+    progress: &Progress,
 ) -> Result<(Response<Incoming>, Lease), Reason> {
     let place = local.egress.hosts.place(&wanted.to.host).await?;
     let mut idle = local.pool.take(wanted);
@@ -106,7 +109,7 @@ pub(crate) async fn send(
             Some(upstream) => upstream,
             None => open(local, wanted, &place).await?,
         };
-        request = match upstream.send(request).await {
+        request = match upstream.send(request, progress).await {
             Ok(Sent::Answered(response)) => {
                 let local = local.clone();
                 let lease = Lease {
@@ -237,24 +240,41 @@ impl Upstream {
     }
 
     /// Sends a request. It has a `Host` header and a target without scheme and host.
-    async fn send(&mut self, request: Request<Upload>) -> Result<Sent, Reason> {
+    async fn send(
+        &mut self,
+        request: Request<Upload>,
+        progress: &Progress,
+    ) -> Result<Sent, Reason> {
         let sent = match &mut self.sender {
             Sender::One(sender) => {
                 let request = for_one(request)?;
-                timeout(ANSWER_TIMEOUT, sender.try_send_request(request)).await
+                patiently(progress, sender.try_send_request(request)).await
             }
             Sender::Many(sender) => {
                 let request = for_many(request, &self.to)?;
-                timeout(ANSWER_TIMEOUT, sender.try_send_request(request)).await
+                patiently(progress, sender.try_send_request(request)).await
             }
         };
         match sent {
-            Ok(Ok(response)) => Ok(Sent::Answered(response)),
-            Ok(Err(mut error)) => error
+            Some(Ok(response)) => Ok(Sent::Answered(response)),
+            Some(Err(mut error)) => error
                 .take_message()
                 .map(Sent::NotSent)
                 .ok_or(Reason::UpstreamFailed),
-            Err(_) => Err(Reason::UpstreamTimeout),
+            None => Err(Reason::UpstreamTimeout),
+        }
+    }
+}
+
+/// Waits for an answer, but not for ever: a destination may think for so long, from the last byte on that it took.
+async fn patiently<T>(progress: &Progress, answer: impl Future<Output = T>) -> Option<T> {
+    let mut answer = std::pin::pin!(answer);
+    loop {
+        let sent = progress.sent();
+        match timeout(ANSWER_TIMEOUT, answer.as_mut()).await {
+            Ok(answer) => return Some(answer),
+            Err(_) if progress.sent() > sent => {}
+            Err(_) => return None,
         }
     }
 }
@@ -319,4 +339,28 @@ where
         .map_err(|_| Reason::UpstreamFailed)?;
     tokio::spawn(connection);
     Ok(sender)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::Ordering;
+    use tokio::time::{Instant, sleep};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_may_take_as_long_as_it_goes_on() {
+        let progress = Progress::default();
+        let upload = async {
+            for _ in 0..10 {
+                sleep(ANSWER_TIMEOUT / 2).await;
+                progress.sent.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let began = Instant::now();
+        assert!(patiently(&progress, upload).await.is_some());
+        assert_eq!(began.elapsed(), ANSWER_TIMEOUT * 5);
+        let silent = patiently(&progress, std::future::pending::<()>()).await;
+        assert!(silent.is_none());
+        assert_eq!(began.elapsed(), ANSWER_TIMEOUT * 6);
+    }
 }

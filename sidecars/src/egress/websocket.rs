@@ -3,7 +3,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{
     CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -41,6 +41,8 @@ impl Handshake {
         let proper = upgrade.as_bytes().eq_ignore_ascii_case(b"websocket")
             && request.method() == Method::GET
             && request.version() == Version::HTTP_11
+            // A destination that does not expect a body would take it for the first frames.
+            && request.body().is_end_stream()
             && names_upgrade(headers)
             && headers
                 .get(SEC_WEBSOCKET_VERSION)

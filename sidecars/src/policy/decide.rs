@@ -1,8 +1,10 @@
 //! The decision: a pure function of the policy and the question. Every way in asks here and nowhere else.
 
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method};
 
 use super::{Match, PathRule, Policy, Route, Scheme};
+use crate::headers;
 use crate::path::{Path, decode_lossy, query_pairs};
 use crate::reason::Reason;
 
@@ -163,8 +165,10 @@ impl Route {
         match git {
             Some(Git::Push) => return Err(Reason::GitPushRefused),
             Some(Git::Lfs) => return Err(Reason::GitLfsRefused),
-            Some(Git::Fetch) if !self.document.git.fetch => return Err(Reason::GitFetchNotAllowed),
-            Some(Git::Fetch) | None => {}
+            Some(Git::Refs | Git::Pack) if !self.document.git.fetch => {
+                return Err(Reason::GitFetchNotAllowed);
+            }
+            Some(Git::Refs | Git::Pack) | None => {}
         }
         if self.matches.is_empty() {
             return Ok(());
@@ -196,17 +200,17 @@ impl Match {
                 return Err(Reason::PathNotAllowed);
             }
         }
-        // A fetch is one GET and one POST by its nature; `git.fetch` has already said yes to both.
-        let fetching = git == Some(Git::Fetch);
+        // `git.fetch` has already said yes to the one GET and the one POST that a fetch is.
+        let fetching = git.is_some_and(|git| git.is_fetch(question));
         if !fetching && !self.methods.is_empty() && !self.methods.contains(question.method) {
             return Err(Reason::MethodNotAllowed);
         }
+        // Of two that differ the destination may read the other one, and one that `Connection` names does not arrive.
         let has = |(name, value)| {
-            question
-                .headers
-                .get_all(name)
-                .iter()
-                .any(|sent| sent == value)
+            let mut sent = question.headers.get_all(name).iter().peekable();
+            sent.peek().is_some()
+                && sent.all(|sent| sent == value)
+                && !headers::is_nominated(question.headers, name)
         };
         if !self
             .headers
@@ -236,35 +240,84 @@ impl PathRule {
 /// What a request means to a git server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Git {
-    Fetch,
+    /// The first half of a fetch: what there is.
+    Refs,
+    /// The second half: the objects.
+    Pack,
     Push,
     Lfs,
 }
 
 impl Git {
-    /// Recognises git by the shape of its URLs, whatever the host. Case is ignored because some servers do.
+    /// Recognises git by the shape of its URLs, whatever the host. What is still escaped some servers decode again.
     fn of(path: &Path<'_>, query: Option<&str>) -> Option<Self> {
-        let path = path.bytes();
-        let path = path.strip_suffix(b"/").unwrap_or(path);
-        let mut segments = path.rsplit(|&b| b == b'/');
-        let last = segments.next()?;
+        let again = || {
+            let decoded = decode_lossy(path.bytes());
+            Self::of_decoded(&decoded, query)
+        };
+        Self::of_decoded(path.bytes(), query).or_else(|| path.is_doubtful().then(again)?)
+    }
+
+    /// Some servers ignore case, empty segments, and what follows a `;`: so does this.
+    fn of_decoded(path: &[u8], query: Option<&str>) -> Option<Self> {
+        let bare = |segment: &'_ [u8]| segment.iter().position(|&b| b == b';');
+        let names = path
+            .split(|&b| b == b'/')
+            .map(|segment| &segment[..bare(segment).unwrap_or(segment.len())])
+            .filter(|name| !name.is_empty());
+        let (mut before, mut last): (&[u8], &[u8]) = (b"", b"");
+        let mut is_lfs = false;
+        for name in names {
+            (before, last) = (last, name);
+            is_lfs |= before.eq_ignore_ascii_case(b"info") && last.eq_ignore_ascii_case(b"lfs");
+        }
         if last.eq_ignore_ascii_case(b"git-receive-pack") {
             return Some(Self::Push);
         }
         if last.eq_ignore_ascii_case(b"git-upload-pack")
             || last.eq_ignore_ascii_case(b"git-upload-archive")
         {
-            return Some(Self::Fetch);
+            return Some(Self::Pack);
         }
-        if last.eq_ignore_ascii_case(b"refs") && segments.next()?.eq_ignore_ascii_case(b"info") {
+        if last.eq_ignore_ascii_case(b"refs") && before.eq_ignore_ascii_case(b"info") {
             // Without a service this is the old protocol of plain files: a fetch as well.
             let push = query.is_some_and(asks_for_push);
-            return Some(if push { Self::Push } else { Self::Fetch });
+            return Some(if push { Self::Push } else { Self::Refs });
         }
-        let lower = path.to_ascii_lowercase();
-        let lfs = lower.windows(9).any(|w| w == b"/info/lfs");
-        lfs.then_some(Self::Lfs)
+        is_lfs.then_some(Self::Lfs)
     }
+
+    /// Whether it is a fetch in its method and its kind of body too. A forge's API has files of any name in its paths,
+    /// and takes no body of this kind.
+    fn is_fetch(self, question: &Question<'_>) -> bool {
+        match self {
+            Self::Refs => matches!(*question.method, Method::GET | Method::HEAD),
+            Self::Pack => {
+                let mut kinds = question.headers.get_all(CONTENT_TYPE).iter().peekable();
+                *question.method == Method::POST
+                    && kinds.peek().is_some()
+                    && kinds.all(|kind| FETCH_BODIES.iter().any(|fetch| kind == fetch))
+                    && !headers::is_nominated(question.headers, &CONTENT_TYPE)
+            }
+            Self::Push | Self::Lfs => false,
+        }
+    }
+}
+
+/// What git's clients say of the body of a fetch, as every git server demands.
+const FETCH_BODIES: [&str; 2] = [
+    "application/x-git-upload-pack-request",
+    "application/x-git-upload-archive-request",
+];
+
+/// The fields a question is asked with when nobody knows those of the request: a client that fetches says so.
+pub(crate) fn usual_headers(path: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let git = Path::parse(path.as_bytes()).and_then(|path| Git::of(&path, None));
+    if git == Some(Git::Pack) {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(FETCH_BODIES[0]));
+    }
+    headers
 }
 
 fn asks_for_push(query: &str) -> bool {

@@ -337,7 +337,8 @@ fn decisions() {
         ),
     ];
     for (method, url, reason, route) in cases {
-        let decision = ask(&policy, method, url, &HeaderMap::new());
+        let path = url.parse::<hyper::Uri>().unwrap().path().to_owned();
+        let decision = ask(&policy, method, url, &usual_headers(&path));
         assert_eq!(
             (decision.reason.code(), decision.route),
             (reason, route),
@@ -349,11 +350,122 @@ fn decisions() {
 #[test]
 fn a_required_header_is_compared_exactly() {
     let policy = policy(ROUTES).unwrap();
-    let mut headers = HeaderMap::new();
-    headers.append("x-beta", "no".parse().unwrap());
-    assert!(!ask(&policy, "GET", "https://api.example.com/beta/x", &headers).is_allowed());
-    headers.append("x-beta", "yes".parse().unwrap());
-    assert!(ask(&policy, "GET", "https://api.example.com/beta/x", &headers).is_allowed());
+    let is_allowed = |fields: &[(&'static str, &str)]| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, value.parse().unwrap());
+        }
+        ask(&policy, "GET", "https://api.example.com/beta/x", &headers).is_allowed()
+    };
+    assert!(is_allowed(&[("x-beta", "yes")]));
+    assert!(is_allowed(&[("x-beta", "yes"), ("x-beta", "yes")]));
+    assert!(!is_allowed(&[("x-beta", "no")]));
+    // Which of two the destination reads is its affair.
+    assert!(!is_allowed(&[("x-beta", "no"), ("x-beta", "yes")]));
+    assert!(!is_allowed(&[("x-beta", "yes"), ("x-beta", "no")]));
+    // It would not arrive.
+    assert!(!is_allowed(&[
+        ("x-beta", "yes"),
+        ("connection", "close, X-Beta")
+    ]));
+}
+
+#[test]
+fn only_a_fetch_is_let_off_the_methods() {
+    let policy = policy(ROUTES).unwrap();
+    let fetch = "application/x-git-upload-pack-request";
+    let pack = "https://github.com/org/repo/git-upload-pack";
+    // A forge's API takes any file's name for a path.
+    let file = "https://github.com/org/api/v1/contents/git-upload-pack";
+    for (method, url, fields, expected) in [
+        ("POST", pack, &[("content-type", fetch)][..], "allowed"),
+        ("POST", pack, &[], "method_not_allowed"),
+        (
+            "POST",
+            file,
+            &[("content-type", "application/json")],
+            "method_not_allowed",
+        ),
+        (
+            "POST",
+            file,
+            &[
+                ("content-type", fetch),
+                ("content-type", "application/json"),
+            ],
+            "method_not_allowed",
+        ),
+        (
+            "POST",
+            file,
+            &[("content-type", fetch), ("connection", "content-type")],
+            "method_not_allowed",
+        ),
+        (
+            "DELETE",
+            file,
+            &[("content-type", fetch)],
+            "method_not_allowed",
+        ),
+        (
+            "PUT",
+            file,
+            &[("content-type", fetch)],
+            "method_not_allowed",
+        ),
+        (
+            "DELETE",
+            "https://github.com/org/repo/contents/info/refs",
+            &[],
+            "method_not_allowed",
+        ),
+        (
+            "HEAD",
+            "https://github.com/org/repo/info/refs",
+            &[],
+            "allowed",
+        ),
+    ] {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, value.parse().unwrap());
+        }
+        let decision = ask(&policy, method, url, &headers);
+        assert_eq!(
+            decision.reason.code(),
+            expected,
+            "{method} {url} {fields:?}"
+        );
+    }
+}
+
+#[test]
+fn git_is_known_in_other_spellings() {
+    let policy = policy(ROUTES).unwrap();
+    for (path, expected) in [
+        ("/o/r/git-receive-pack;a=b", "git_push_refused"),
+        ("/o/r;a/git-receive-pack;", "git_push_refused"),
+        ("/o/r/git-receive-pack//", "git_push_refused"),
+        ("/o/r/git-receive-pack/;x", "git_push_refused"),
+        ("/o/r/git%252dreceive-pack", "git_push_refused"),
+        (
+            "/o/r/info//refs?service=git-receive-pack",
+            "git_push_refused",
+        ),
+        (
+            "/o/r/info;a/refs;b?service=git-receive-pack",
+            "git_push_refused",
+        ),
+        ("/o/r/git-upload-pack;a=b", "git_fetch_not_allowed"),
+        ("/o/r/info//lfs/objects/batch", "git_lfs_refused"),
+        ("/o/r/info;a/lfs;b/objects/batch", "git_lfs_refused"),
+        ("/o/r/info/x/lfs", "allowed"),
+        ("/o/r/refs", "allowed"),
+    ] {
+        let url = format!("https://forge.example.org{path}");
+        let decision = ask(&policy, "POST", &url, &HeaderMap::new());
+        assert_eq!(decision.reason.code(), expected, "{path}");
+    }
 }
 
 #[test]

@@ -15,14 +15,16 @@ use hyper::Method;
 use hyper::header::{HeaderName, HeaderValue};
 
 use crate::address::Cidr;
-use crate::credential::Credential;
+use crate::credential::{Credential, reason_for};
 use crate::dlp::{Rules, holds_token};
+use crate::gaps::Closed;
 use crate::needles::Needles;
 use crate::path::decode_lossy;
+use crate::reason::Reason;
 
 pub(crate) use bottle_plan::policy::{Scheme, Tls};
 pub(crate) use budget::Budget;
-pub(crate) use decide::{Decision, Question};
+pub(crate) use decide::{Decision, Question, usual_headers};
 pub(crate) use grant::{Grant, Uses};
 pub use load::LoadError;
 pub(crate) use load::{load, read};
@@ -179,10 +181,38 @@ impl Policy {
 
     /// A text of the agent's as it may be recorded: without secrets, however they are written.
     pub(crate) fn clean<'a>(&self, text: &'a str) -> &'a str {
-        let dirty = |bytes: &[u8]| self.needles.are_in(bytes) || holds_token(bytes);
+        let broken = |bytes: &[u8]| {
+            Closed::of(bytes).is_some_and(|closed| self.needles.are_in(&closed.text))
+        };
+        let dirty =
+            |bytes: &[u8]| self.needles.are_in(bytes) || broken(bytes) || holds_token(bytes);
         if dirty(text.as_bytes()) || (text.contains('%') && dirty(&decode_lossy(text.as_bytes()))) {
             return "[redacted]";
         }
         text
+    }
+
+    /// The same for a method: one that nobody has heard of is a word of the agent's like any other.
+    pub(crate) fn clean_method(&self, method: &Method) -> Method {
+        if self.clean(method.as_str()) == method.as_str() {
+            return method.clone();
+        }
+        Method::from_bytes(b"REDACTED").unwrap_or_default()
+    }
+
+    /// Refuses a host in which a secret is: what is below a wildcard is asked of name servers, and named to the
+    /// destination before any request is. Hosts that the policy names in full say nothing.
+    pub(crate) fn check_host(&self, route: usize, host: &str) -> Result<(), Reason> {
+        if !self.routes[route].document.host.starts_with('*') {
+            return Ok(());
+        }
+        let joined = host.replace('.', "");
+        let mut found = self
+            .needles
+            .find(host.as_bytes())
+            .chain(self.needles.find(joined.as_bytes()));
+        found
+            .next()
+            .map_or(Ok(()), |(_, found)| Err(reason_for(found)))
     }
 }

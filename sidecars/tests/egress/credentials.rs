@@ -1,12 +1,13 @@
 //! The credential goes where it belongs, once, and nowhere else.
 
+use std::io::Write as _;
 use std::sync::Arc;
 
 use serde_json::json;
 
 use crate::world::{
     Handler, Message, PLACEHOLDER, SECRET, Stream, World, ask, credentialed, discreet, echo, get,
-    slots,
+    read_message, slots,
 };
 
 /// HTTP/1 and HTTP/2, with a destination that keeps the credential to itself.
@@ -181,6 +182,139 @@ fn a_compressed_answer_is_refused() {
             (502, "encoded_response")
         );
     }
+}
+
+/// Character by character a value is never there as a whole, and in UTF-16 it is other bytes.
+#[test]
+fn an_answer_in_parts_or_in_other_characters_is_refused() {
+    let handler = |message: &Message, stream: &mut dyn Stream| {
+        let kind = message.all("accept")[0].to_owned();
+        let secret = message.all("x-api-key")[0].to_owned();
+        let body: Vec<u8> = match kind.contains("utf-16") {
+            true => secret.bytes().flat_map(|b| [b, 0]).collect(),
+            false => secret.into_bytes()[..7].to_vec(),
+        };
+        let status = match message.all("range").is_empty() {
+            true => "200 OK",
+            false => "206 Partial Content",
+        };
+        let length = body.len();
+        write!(
+            stream,
+            "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
+        )
+        .unwrap();
+        // An answer to HEAD has no body.
+        message.start.starts_with("HEAD") || stream.write_all(&body).is_ok()
+    };
+    for world in worlds_with(handler) {
+        let ask = |host: &str, method: &str, kind: &str, range: &str| {
+            let fields = format!("accept: {kind}\r\n{range}");
+            let raw = get(host, "/", &fields).replacen("GET", method, 1);
+            world.request(host, &raw)
+        };
+        let range = "range: bytes=0-6\r\n";
+        for (kind, range, reason) in [
+            ("text/plain", range, "partial_response"),
+            ("application/json", range, "partial_response"),
+            (
+                "multipart/byteranges; boundary=x",
+                range,
+                "partial_response",
+            ),
+            ("text/plain; charset=utf-16", "", "encoded_response"),
+        ] {
+            let answer = ask("api.example.com", "GET", kind, range);
+            assert_eq!(
+                (answer.status(), answer.reason().as_str()),
+                (502, reason),
+                "{kind}"
+            );
+        }
+        // A download that goes on where it was broken off.
+        let answer = ask("api.example.com", "GET", "application/octet-stream", range);
+        assert_eq!(
+            (answer.status(), answer.body.as_slice()),
+            (206, &SECRET.as_bytes()[..7])
+        );
+    }
+    // Where there is no credential there is nothing to hide.
+    let routes = json!([{"host": "api.example.com", "ports": [443]}]);
+    let world = World::with(&routes, Arc::new(handler));
+    let fields = "accept: text/plain\r\nx-api-key: not-a-secret\r\nrange: bytes=0-6\r\n";
+    let answer = world.request("api.example.com", &get("api.example.com", "/", fields));
+    assert_eq!(answer.status(), 206);
+}
+
+/// What has no body need not be looked through.
+#[test]
+fn a_head_that_says_it_is_compressed_is_handed_on() {
+    let handler = |_: &Message, stream: &mut dyn Stream| {
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 9\r\n\r\n")
+            .is_ok()
+    };
+    let world = World::with(&json!([credentialed("api.example.com")]), Arc::new(handler));
+    let mut stream = world.tunnel("api.example.com", 443);
+    for _ in 0..2 {
+        let raw = get("api.example.com", "/", "").replacen("GET", "HEAD", 1);
+        stream.write_all(raw.as_bytes()).unwrap();
+        let answer = read_message(&mut stream, false).unwrap();
+        assert_eq!(
+            (answer.status(), answer.all("content-length")),
+            (200, vec!["9"])
+        );
+    }
+}
+
+/// The name of a host below a wildcard is asked of name servers, and said to the destination before any request.
+#[test]
+fn no_secret_is_in_a_name_that_is_looked_up() {
+    let wild = json!({"source": "demo.yaml:9", "host": "*.wild.example.com", "ports": [443]});
+    let passed = json!({"source": "demo.yaml:10", "host": "*.pinned.example.com", "ports": [443], "tls": "passthrough"});
+    let routes = json!([credentialed("api.example.com"), wild, passed]);
+    let world = World::with(&routes, Arc::new(echo));
+    let split = format!("{}.{}", &SECRET[..11], &SECRET[11..]);
+    let hosts = [
+        format!("{SECRET}.wild.example.com"),
+        format!("{split}.wild.example.com"),
+        format!("{PLACEHOLDER}.pinned.example.com"),
+    ];
+    for (host, reason) in hosts
+        .iter()
+        .zip(["secret_leak", "secret_leak", "placeholder_misuse"])
+    {
+        let answer = world.ask_proxy(&format!(
+            "CONNECT {host}:443 HTTP/1.1\r\nhost: {host}:443\r\n\r\n"
+        ));
+        assert_eq!(
+            (answer.status(), answer.reason().as_str()),
+            (403, reason),
+            "{host}"
+        );
+        let mut stream = world.transparent(host);
+        assert!(
+            stream
+                .write_all(b"x")
+                .and_then(|()| stream.flush())
+                .is_err()
+        );
+    }
+    // Nor is it on record, wherever else it was put.
+    world.ask_proxy(&format!("CONNECT {SECRET}.evil.test:443 HTTP/1.1\r\n\r\n"));
+    world.ask_proxy(&format!(
+        "{SECRET} http://api.example.com/ HTTP/1.1\r\n\r\n"
+    ));
+    let broken = SECRET.replacen('-', "-%20", 1);
+    world.request(
+        "api.example.com",
+        &get("api.example.com", &format!("/{broken}"), ""),
+    );
+    let text = format!("{:?}", world.records(9));
+    assert!(!text.contains(SECRET) && !text.contains(&broken), "{text}");
+    assert!(text.contains("REDACTED"), "{text}");
+    // The one name that was looked up is the last request's.
+    assert_eq!(world.network.log()[0], "resolve api.example.com");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::two::runtime;
 use crate::world::{Message, SECRET, Stream, World, ask, get, read_message, slots};
 
 fn route(host: &str) -> Value {
@@ -285,4 +286,39 @@ fn the_program() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert_eq!(health("0"), Some(1));
     std::io::stdout().flush().unwrap();
+}
+
+/// What the operator takes back ends, whatever is the matter with the policy's file at that moment.
+#[test]
+fn a_grant_is_taken_back_while_the_policy_cannot_be_read() {
+    let mut world = World::new(&json!([route("api.example.com")]));
+    let folder = world.dir.path().join("grants");
+    fs::create_dir(&folder).unwrap();
+    world.restart();
+    let apply = |world: &World| {
+        let running = world.running.as_ref().unwrap();
+        runtime().block_on(running.apply_grants(&slots))
+    };
+    let ask = |world: &World| {
+        let head = "CONNECT other.example.com:443 HTTP/1.1\r\n\r\n";
+        let mut stream = world.proxy();
+        stream.write_all(head.as_bytes()).unwrap();
+        read_message(&mut stream, false).unwrap().status()
+    };
+    let grant = json!({
+        "schema": "bottle.grant/v1", "id": "g-00000001", "bottle": "demo-abcde", "plan_digest": "d",
+        "request": "r-00000001", "request_sha256": "", "by": "somebody", "created_at": "2026-11-26T00:00:00Z",
+        "scope": {"kind": "egress", "route": route("other.example.com")},
+    });
+    assert_eq!(ask(&world), 403);
+    let file = folder.join("g-00000001.json");
+    fs::write(&file, grant.to_string()).unwrap();
+    // Nor is a policy that is being written taken over by the way.
+    fs::write(world.dir.path().join("policy.json"), "{").unwrap();
+    apply(&world).unwrap();
+    assert_eq!(ask(&world), 200);
+    fs::remove_file(&file).unwrap();
+    apply(&world).unwrap();
+    assert_eq!(ask(&world), 403);
+    assert!(world.running.as_ref().unwrap().reload(&slots).is_err());
 }

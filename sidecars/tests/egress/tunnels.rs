@@ -175,3 +175,36 @@ fn nothing_but_http_is_agreed_on() {
         "{all:?}"
     );
 }
+
+/// A tunnel reaches its destination before anything is asked in it, and below a wildcard its name alone says something.
+#[test]
+fn a_tunnel_in_which_nothing_is_asked_is_on_record() {
+    let world = world();
+    let mut silent = world.tunnel(API, 443);
+    silent.conn.complete_io(&mut silent.sock).unwrap();
+    drop(silent);
+    let record = &world.records(1)[0];
+    assert_eq!(
+        (&record["method"], &record["host"]),
+        (&json!("CONNECT"), &json!(API))
+    );
+    assert_eq!(record["reason"], "allowed");
+    // One with requests is on record with them alone, and one that was led here has reached nobody.
+    let mut busy = world.tunnel(API, 443);
+    let get = format!("GET / HTTP/1.1\r\nhost: {API}\r\n\r\n");
+    for _ in 0..2 {
+        busy.write_all(get.as_bytes()).unwrap();
+        assert_eq!(read_message(&mut busy, true).unwrap().status(), 200);
+    }
+    drop(busy);
+    let mut led = world.transparent(API);
+    led.conn.complete_io(&mut led.sock).unwrap();
+    drop(led);
+    world.ask_proxy("GET http://last.test/ HTTP/1.1\r\n\r\n");
+    let methods: Vec<Value> = world
+        .records(4)
+        .iter()
+        .map(|record| record["method"].clone())
+        .collect();
+    assert_eq!(methods, ["CONNECT", "GET", "GET", "GET"]);
+}

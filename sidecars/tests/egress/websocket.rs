@@ -374,3 +374,80 @@ fn what_comes_in_must_be_messages_too() {
         assert_eq!(world.records(1)[0]["reason"], reason);
     }
 }
+
+#[test]
+fn what_control_frames_quote_is_blacked_out() {
+    let stars = "*".repeat(SECRET.len());
+    let frames = |secret: &str| {
+        [
+            plain(0x89, &format!("is it {secret}?")),
+            plain(0x01, "half "),
+            plain(0x8a, secret),
+            plain(0x80, "a message"),
+            plain(0x88, &format!("\u{f}Pno such key: {secret}")),
+        ]
+        .concat()
+    };
+    let (sent, expected) = (frames(SECRET), frames(&stars));
+    // In pieces that end anywhere.
+    let handler = move |_: &Message, stream: &mut dyn Stream| {
+        agree(stream);
+        for piece in sent.chunks(7) {
+            stream.write_all(piece).unwrap();
+            stream.flush().unwrap();
+        }
+        false
+    };
+    let world = World::with(&json!([credentialed("api.example.com")]), Arc::new(handler));
+    let mut stream = world.tunnel("api.example.com", 443);
+    assert_eq!(ask(&mut stream, &upgrade()).status(), 101);
+    let mut got = vec![0; expected.len()];
+    stream.read_exact(&mut got).unwrap();
+    assert_eq!(got, expected);
+    drop(stream);
+    assert_eq!(world.records(1)[0]["reason"], "credential_reflected");
+}
+
+/// A conversation in which the credential comes back again and again is a search for the form that gets through.
+#[test]
+fn a_conversation_that_keeps_sending_it_back_is_ended() {
+    let (world, mut stream) = joined(plain(0x81, SECRET).repeat(20));
+    assert_eq!(closed(&mut stream), Some(1008));
+    assert_eq!(world.records(1)[0]["reason"], "route_suspended");
+}
+
+/// While the beginning of what may be a token waits for the rest of its message, nothing overtakes it.
+#[test]
+fn pings_do_not_pile_up_behind_what_is_held_back() {
+    let (world, mut stream) = joined(Vec::new());
+    let pings = masked(0x89, "").repeat(40_000);
+    let frames = [masked(0x01, "it is ghp_"), pings].concat();
+    let _ = stream.write_all(&frames).and_then(|()| stream.flush());
+    assert_eq!(closed(&mut stream), Some(1009));
+    assert_eq!(world.records(1)[0]["reason"], "request_too_large");
+
+    let pings = plain(0x89, "").repeat(80_000);
+    let (world, mut stream) = joined([plain(0x01, &SECRET[..9]), pings].concat());
+    // Its message is half sent, so there is no place for a close frame.
+    assert_eq!(closed(&mut stream), None);
+    assert_eq!(world.records(1)[0]["reason"], "response_too_large");
+}
+
+/// A destination that expects none takes a body for the first frames, which nobody has looked at.
+#[test]
+fn an_upgrade_has_no_body() {
+    for body in ["content-length: 11\r\n", "transfer-encoding: chunked\r\n"] {
+        let (world, _) = joined(Vec::new());
+        let mut stream = world.tunnel("api.example.com", 443);
+        let head = upgrade().replace(
+            "connection: Upgrade\r\n",
+            &format!("connection: Upgrade\r\n{body}"),
+        );
+        let answer = ask(&mut stream, &head);
+        assert_eq!(
+            (answer.status(), answer.reason().as_str()),
+            (400, "upgrade_refused")
+        );
+        assert_eq!(world.seen().len(), 1);
+    }
+}

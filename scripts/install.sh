@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the bottle tools from a release that was downloaded: checks the sums first, then puts bin/ and share/ below a
-# prefix. Nothing is downloaded, nothing needs root, and what is there already is replaced whole or not at all.
+# prefix. Nothing is downloaded, nothing needs root, and each file that is there already is replaced whole.
 set -eu
 
 usage() {

@@ -257,12 +257,7 @@ pub fn document_from_value<T: serde::de::DeserializeOwned>(
 ) -> Result<T> {
     match value.get("schema").and_then(serde_json::Value::as_str) {
         Some(found) if found == schema => {}
-        Some(found) => {
-            return Err(Failure::invalid(format!(
-                "schema `{found}` is not known here; this version reads `{schema}`"
-            ))
-            .hint("use the same version of all bottle tools"));
-        }
+        Some(found) => return Err(Failure::other_document(found, schema, None)),
         None => {
             return Err(Failure::invalid(format!(
                 "this is not a `{schema}` document: it has no `schema`"

@@ -28,7 +28,9 @@ impl Home {
     pub fn find(given: Option<&Path>) -> Result<Self> {
         let path = match (given, std::env::var_os("HOME")) {
             (Some(path), _) => std::path::absolute(path).at("resolve", path)?,
-            (None, Some(home)) if !home.is_empty() => PathBuf::from(home).join(".bottle"),
+            (None, Some(home)) if Path::new(&home).is_absolute() => {
+                PathBuf::from(home).join(".bottle")
+            }
             (None, _) => {
                 return Err(Failure::invalid("neither HOME nor BOTTLE_HOME is set")
                     .hint("give a folder with --home DIR"));

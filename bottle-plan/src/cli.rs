@@ -184,8 +184,8 @@ fn subcommand(cli: &Cli, command: &Command) -> Result<u8> {
 /// The plan must mean the same folder wherever it is read.
 fn home(cli: &Cli) -> Result<PathBuf> {
     match (&cli.home, user_home()) {
-        (Some(home), _) => std::path::absolute(home).at("resolve", home),
-        (None, Some(user)) => Ok(user.join(".bottle")),
+        (Some(home), _) => Ok(state::real_path(home)),
+        (None, Some(user)) => Ok(state::real_path(&user.join(".bottle"))),
         (None, None) => Err(Failure::invalid("neither HOME nor BOTTLE_HOME is set")
             .hint("give a folder with --home DIR")),
     }

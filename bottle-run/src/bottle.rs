@@ -27,7 +27,7 @@ impl Home {
     /// When there is no HOME to start from.
     pub fn find(given: Option<&Path>) -> Result<Self> {
         let path = match (given, std::env::var_os("HOME")) {
-            (Some(path), _) => std::path::absolute(path).at("resolve", path)?,
+            (Some(path), _) => path.to_owned(),
             (None, Some(home)) if Path::new(&home).is_absolute() => {
                 PathBuf::from(home).join(".bottle")
             }
@@ -36,6 +36,7 @@ impl Home {
                     .hint("give a folder with --home DIR"));
             }
         };
+        let path = state::real_path(&path);
         Ok(Self {
             label: digest::short(&path.to_string_lossy()),
             state: StateHome::at(&path),

@@ -340,7 +340,7 @@ fn init_asks_for_a_first_manifest() {
     }
     // What cannot be planned is not left behind.
     answers(true, "nosuch");
-    terminal.waits_for("left with 2");
+    terminal.waits_for("left with 4");
     assert!(!home.path().join("bottles/web.yaml").exists());
 }
 

@@ -118,7 +118,7 @@ fn a_manifest_that_is_wrong_says_where_and_what_to_write() {
 fn the_file_named_is_the_one_to_edit() {
     let home = Home::new();
     home.bottle("base", "image: x\nresources: {memory: 1k}\n");
-    home.bottle("web", "extends: base\nresources: {cpus: 1}\n");
+    home.bottle("web", "extends: base\nenv: {A: b}\n");
     let done = home.tool("bottle-plan").args(["web", "--check"]).run();
     assert!(
         done.stderr
@@ -195,13 +195,13 @@ fn what_was_typed_instead_of_what_was_meant() {
         (
             tool("bottle-render", &[], handle),
             INVALID,
-            "`handle`",
+            "`bottle.handle/v1`",
             "bottle-plan NAME",
         ),
         (
             tool("bottle-ca", &[], handle),
             INVALID,
-            "`handle`",
+            "`bottle.handle/v1`",
             "bottle-plan NAME",
         ),
         (

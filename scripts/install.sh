@@ -88,5 +88,5 @@ done
 echo "install: done, in $prefix/bin" >&2
 case ":$PATH:" in
     *":$prefix/bin:"*) ;;
-    *) echo "hint: export PATH=$prefix/bin:\$PATH" >&2 ;;
+    *) echo "hint: export PATH=\"$prefix/bin:\$PATH\"" >&2 ;;
 esac

@@ -60,7 +60,7 @@ fn diff_says_what_is_gained_and_answers_as_diff_does() {
     assert_eq!(differs.status.code(), Some(1));
     assert_eq!(
         text(&differs.stdout),
-        "gains: POST to api.example.com/v1/*\nchanges: agent.name: old -> new\n\
+        "gains: POST to api.example.com/v1/*\nchanges: the agent's name: old -> new\n\
          changes: the bottle `new` is new\nchanges: the bottle `old` is gone\n"
     );
     let same = home.run(&["diff", "old.json", "./old.json"], b"");

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the bottle tools from a release that was downloaded: checks the sums first, then puts bin/ and share/ below a
-# prefix. Nothing is downloaded, nothing needs root, and what is there already is replaced whole or not at all.
+# prefix. Nothing is downloaded, nothing needs root, and each file that is there already is replaced whole.
 set -eu
 
 usage() {
@@ -88,5 +88,5 @@ done
 echo "install: done, in $prefix/bin" >&2
 case ":$PATH:" in
     *":$prefix/bin:"*) ;;
-    *) echo "hint: export PATH=$prefix/bin:\$PATH" >&2 ;;
+    *) echo "hint: export PATH=\"$prefix/bin:\$PATH\"" >&2 ;;
 esac

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use bottle_ca::{
-    Authority, CERT_FILE, KEY_FILE, Outcome, Request, Scope, ensure, fill, read, request_from_plan,
-    rfc3339,
+    Authority, CERT_FILE, FILTER_HINT, KEY_FILE, Outcome, Request, Scope, ensure, fill, read,
+    request_from_plan, rfc3339,
 };
 use bottle_plan::explain::counted;
 use bottle_plan::failure::{Failure, Result, printable};
@@ -15,8 +15,6 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use crate::cli::{Cli, Command, Mint, Verify};
-
-const FILTER_HINT: &str = "bottle-plan NAME | bottle-ca";
 
 /// A command's result.
 pub(crate) struct Report {

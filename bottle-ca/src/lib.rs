@@ -21,7 +21,7 @@ mod store;
 
 pub use authority::{Authority, mint, rfc3339};
 pub use hashed::subject_hash;
-pub use plan::{fill, request_from_plan};
+pub use plan::{FILTER_HINT, fill, request_from_plan};
 pub use scope::{Cidr, Scope};
 pub use store::{CERT_FILE, KEY_FILE, Outcome, ensure, read};
 

@@ -10,19 +10,24 @@ use serde_json::{Value, json};
 use crate::authority::{Authority, rfc3339};
 use crate::{DEFAULT_DAYS, Request};
 
+/// Where a plan comes from.
+pub const FILTER_HINT: &str = "bottle-plan NAME | bottle-ca";
+
 /// What the plan asks for: a CA for the hosts whose TLS the sidecar opens.
 pub fn request_from_plan(plan: &Value) -> Result<Request> {
     match plan.get("schema").and_then(Value::as_str) {
         Some(PLAN_SCHEMA) => {}
         Some(other) => {
-            return Err(Failure::invalid(format!(
-                "the schema is `{other}`, and this tool reads {PLAN_SCHEMA}"
-            ))
-            .hint("use bottle tools of one version"));
+            return Err(Failure::other_document(
+                other,
+                PLAN_SCHEMA,
+                Some(FILTER_HINT),
+            ));
         }
         None => {
-            return Err(Failure::invalid("this is not a plan: it names no schema")
-                .hint("bottle-plan NAME | bottle-ca"));
+            return Err(
+                Failure::invalid("this is not a plan: it names no schema").hint(FILTER_HINT)
+            );
         }
     }
     let slug = text(plan, "/slug")?;
@@ -129,8 +134,7 @@ fn text<'a>(plan: &'a Value, pointer: &str) -> Result<&'a str> {
 }
 
 fn wrong(pointer: &str, expected: &str) -> Failure {
-    Failure::invalid(format!("wrong plan: {pointer} is not {expected}"))
-        .hint("bottle-plan NAME | bottle-ca")
+    Failure::invalid(format!("wrong plan: {pointer} is not {expected}")).hint(FILTER_HINT)
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ pub(crate) struct Cli {
     manifest: Option<PathBuf>,
 
     /// Use these bottles instead of the agent's own (may be repeated; later ones win)
-    #[arg(long = "bottle", value_name = "NAME")]
+    #[arg(long = "bottle", value_name = "NAME", add = ArgValueCandidates::new(shell::bottles))]
     bottles: Vec<String>,
 
     /// Name the bottle, instead of NAME and five random characters
@@ -97,7 +97,7 @@ enum Command {
     #[command(after_help = SCHEMA)]
     Schema {
         /// manifest, bottle, agent, provider, plan, policy, gate, handle, audit, snapshot, diff, replay, request, answer, grant or supervise
-        #[arg(default_value = "plan")]
+        #[arg(default_value = "plan", add = ArgValueCandidates::new(shell::documents))]
         document: String,
     },
     /// Say in plain words what one plan allows that another does not
@@ -118,6 +118,28 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
     if let Some(command) = &cli.command {
         return subcommand(&cli, command);
     }
+    let typed = cli.name.clone();
+    plan(cli).map_err(|failure| match typed.as_deref().and_then(meant) {
+        // Whoever has no agent of that name may have meant a command.
+        Some(hint) if failure.chain().starts_with("no agent and no bottle") => failure.hint(hint),
+        _ => failure,
+    })
+}
+
+/// What was meant by a name that is none, when it is nearly a command's, or that of another tool.
+fn meant(name: &str) -> Option<String> {
+    if name == "init" {
+        return Some("bottle init writes a first manifest".to_owned());
+    }
+    let commands = shell::command::<Cli>();
+    let near = commands
+        .get_subcommands()
+        .map(clap::Command::get_name)
+        .find(|command| strsim::damerau_levenshtein(name, command) <= 2 && command.len() > 4)?;
+    Some(format!("did you mean `bottle-plan {near}`?"))
+}
+
+fn plan(cli: Cli) -> Result<u8> {
     let (check, wants_explanation, quiet) = (cli.check, cli.explain, cli.flags.quiet);
     let request = request(cli)?;
     let planned = if check {
@@ -130,7 +152,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
     }
     if wants_explanation {
         let explained = explain::explain(&planned.plan) + &granted::explain(&planned.plan.state);
-        tool::say("bottle-plan", &explained);
+        tool::say("bottle-plan", explained.trim_end());
     }
     if check {
         let (name, digest) = (&planned.plan.agent.name, &planned.plan.digest);
@@ -162,8 +184,8 @@ fn subcommand(cli: &Cli, command: &Command) -> Result<u8> {
 /// The plan must mean the same folder wherever it is read.
 fn home(cli: &Cli) -> Result<PathBuf> {
     match (&cli.home, user_home()) {
-        (Some(home), _) => std::path::absolute(home).at("resolve", home),
-        (None, Some(user)) => Ok(user.join(".bottle")),
+        (Some(home), _) => Ok(state::real_path(home)),
+        (None, Some(user)) => Ok(state::real_path(&user.join(".bottle"))),
         (None, None) => Err(Failure::invalid("neither HOME nor BOTTLE_HOME is set")
             .hint("give a folder with --home DIR")),
     }

@@ -195,17 +195,28 @@ fn alternative(rule: &Match) -> String {
 pub(crate) fn budget(limits: &Limits) -> String {
     let parts = [
         limits.requests.map(|count| counted(count, "request")),
-        limits.bytes_out.map(|bytes| format!("{bytes} bytes out")),
+        limits
+            .bytes_out
+            .map(|bytes| format!("{} out", bytes_in_words(bytes))),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     let window = limits.per.map_or_else(
         || " in all".to_owned(),
-        |seconds| format!(" in {seconds} s"),
+        |seconds| format!(" in {}", seconds_in_words(seconds)),
     );
     match parts.as_slice() {
         [] => String::new(),
         parts => format!(", at most {}{window}", parts.join(" and ")),
     }
+}
+
+fn bytes_in_words(bytes: u64) -> String {
+    for (unit, name) in [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
+        if bytes >= unit && bytes.is_multiple_of(unit) {
+            return format!("{} {name}", bytes / unit);
+        }
+    }
+    counted(bytes, "byte")
 }
 
 /// What may be pushed to a repository.

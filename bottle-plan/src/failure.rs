@@ -97,6 +97,28 @@ impl Failure {
         Self::new(Kind::Conflict, message)
     }
 
+    /// A document with the schema `found` where `wanted` is read: another version of it, or something else altogether,
+    /// for which `hint` says where the right one comes from.
+    #[must_use]
+    pub fn other_document(found: &str, wanted: &str, hint: Option<&str>) -> Self {
+        let kind = |schema: &str| {
+            let (kind, _) = schema.strip_prefix("bottle.")?.split_once('/')?;
+            Some(kind.to_owned())
+        };
+        if kind(found).is_some() && kind(found) != kind(wanted) {
+            return Self {
+                hint: hint.map(str::to_owned),
+                ..Self::invalid(format!(
+                    "this document is `{found}`, and `{wanted}` is expected"
+                ))
+            };
+        }
+        Self::invalid(format!(
+            "the schema is `{found}`, and this version reads `{wanted}`"
+        ))
+        .hint("use bottle tools of one version")
+    }
+
     /// What to type next.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -127,6 +149,13 @@ impl Failure {
             message: what.into(),
             source: Some(Box::new(self)),
         }
+    }
+
+    /// The same failure with `place` in front of its message: `file:line: `.
+    #[must_use]
+    pub fn in_front(mut self, place: &str) -> Self {
+        self.message.insert_str(0, place);
+        self
     }
 
     /// What kind of failure this is.
@@ -277,6 +306,22 @@ mod tests {
             "bottle-plan: planning demo: bad slug\nhint: use letters\n"
         );
         assert_eq!(failure.kind().code(), 2);
+    }
+
+    #[test]
+    fn another_kind_of_document_is_no_question_of_versions() {
+        let other = |found| Failure::other_document(found, "bottle.plan/v1", Some("make a plan"));
+        assert_eq!(other("bottle.handle/v1").hint_text(), Some("make a plan"));
+        assert!(
+            other("bottle.plan/v9")
+                .hint_text()
+                .is_some_and(|hint| hint.contains("one version"))
+        );
+        assert!(
+            other("compose")
+                .hint_text()
+                .is_some_and(|hint| hint.contains("one version"))
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::failure::{Failure, PathContext, Result};
 use crate::manifest::load::{self, Manifest, Places};
+use crate::manifest::locate;
 use crate::plan::Plan;
 use crate::resolve::{self, Inputs, Resolved};
 use crate::resume::{self, Begin, Past};
@@ -160,7 +161,7 @@ fn nothing_asked_for(places: &Places) -> Failure {
     let failure = Failure::invalid("no agent or bottle is named");
     if names.is_empty() {
         failure.hint(format!(
-            "there is none in {} yet; docs/manifest.md has examples",
+            "there is none in {} yet; `bottle init` writes a first one",
             places.home.display()
         ))
     } else {
@@ -185,7 +186,15 @@ fn resolve_in(
         session,
         workspace: request.workspace.clone(),
     };
-    resolve::resolve(manifest, &inputs)
+    resolve::resolve(manifest, &inputs).map_err(|failure| {
+        // What stands on the command line has no line in a file.
+        let is_flag = request.workspace.is_some() && failure.chain().starts_with("workspace");
+        if is_flag {
+            failure
+        } else {
+            locate::placed(failure, &manifest.sources)
+        }
+    })
 }
 
 fn free_slug(request: &Request, manifest: &Manifest, home: &StateHome) -> Result<String> {

@@ -308,7 +308,8 @@ impl Replay {
         );
         if self.unsayable > 0 {
             // Writing to a string does not fail.
-            let _ = write!(text, "; {} are not recorded well enough", self.unsayable);
+            let unsayable = counted(self.unsayable, "request");
+            let _ = write!(text, "; {unsayable} not recorded well enough to ask");
         }
         text
     }
@@ -337,8 +338,11 @@ impl Flip {
             .map(|rule| format!(", {rule}"))
             .unwrap_or_default();
         let text = format!(
-            "{now}: {method} {}{port}{path} (was {}, is {}{rule}; {} times)",
-            self.host, self.was, self.reason, self.requests
+            "{now}: {method} {}{port}{path} (was {}, is {}{rule}; {})",
+            self.host,
+            self.was,
+            self.reason,
+            counted(self.requests, "time")
         );
         printable(&text).replace(['\n', '\t'], " ") + "\n"
     }

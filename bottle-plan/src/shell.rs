@@ -1,14 +1,17 @@
 //! What the command lines of all tools have in common: flags, exit codes in each help, completions, man pages.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+use clap::builder::Resettable;
 use clap::{Args, Command, CommandFactory, Parser, Subcommand};
 use clap_complete::env::Shells;
 use clap_complete::{CompleteEnv, CompletionCandidate};
 
 use crate::failure::{Failure, PathContext as _, Result};
 use crate::manifest::load::{self, Places};
+use crate::schema;
 use crate::state::StateHome;
 use crate::tool;
 
@@ -74,7 +77,20 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage or invalid input
 pub fn command<Cli: CommandFactory>() -> Command {
     let command = Cli::command();
     let examples = completion_examples(command.get_name());
+    let command = without_empty_variables(command);
     with_exit_codes(command.mut_subcommand("completions", |command| command.after_help(examples)))
+}
+
+/// A variable that is set to nothing is one that is not set, as `HOME` and what the engine reads are.
+fn without_empty_variables(command: Command) -> Command {
+    command.mut_args(|arg| {
+        let is_empty = |name: &OsStr| env::var_os(name).is_some_and(|value| value.is_empty());
+        if arg.get_env().is_some_and(is_empty) {
+            arg.env(Resettable::Reset)
+        } else {
+            arg
+        }
+    })
 }
 
 fn completion_examples(tool: &str) -> String {
@@ -82,6 +98,7 @@ fn completion_examples(tool: &str) -> String {
         "Examples:
   source <({tool} completions bash)                                   now
   {tool} completions bash > ~/.local/share/bash-completion/completions/{tool}
+  {tool} completions zsh > ~/.zfunc/_{tool}             where ~/.zfunc is in fpath
   {tool} completions fish > ~/.config/fish/completions/{tool}.fish"
     )
 }
@@ -164,9 +181,30 @@ pub fn agents() -> Vec<CompletionCandidate> {
         .collect()
 }
 
+/// The bottles of this home, without its agents.
+#[must_use]
+pub fn bottles() -> Vec<CompletionCandidate> {
+    let names = home().map(|home| load::known_bottles(&home));
+    names
+        .unwrap_or_default()
+        .into_iter()
+        .map(CompletionCandidate::new)
+        .collect()
+}
+
+/// The documents there are a schema for.
+#[must_use]
+pub fn documents() -> Vec<CompletionCandidate> {
+    schema::DOCUMENTS
+        .iter()
+        .map(CompletionCandidate::new)
+        .collect()
+}
+
 /// The home as far as the environment says; what stands on the command line is not known here.
 fn home() -> Option<PathBuf> {
     env::var_os("BOTTLE_HOME")
+        .filter(|home| !home.is_empty())
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".bottle")))
 }

@@ -11,8 +11,10 @@ pub fn check(slug: &str) -> Result<()> {
     if (1..=40).contains(&slug.len()) && !slug.starts_with('-') && slug.bytes().all(plain) {
         return Ok(());
     }
-    Err(Failure::invalid(format!("`{slug}` is not a slug"))
-        .hint("a slug is 1 to 40 of a-z, 0-9 and `-`, and does not begin with `-`"))
+    Err(
+        Failure::invalid(format!("`{}` is not a slug", slug.escape_debug()))
+            .hint("a slug is 1 to 40 of a-z, 0-9 and `-`, and does not begin with `-`"),
+    )
 }
 
 /// `name-xxxxx`, the five characters random base36.

@@ -66,6 +66,27 @@ pub struct Origin {
     pub workspace: Option<PathBuf>,
 }
 
+/// `path` as the system knows it, also where its last parts are not there yet. Two ways to one home must not be two
+/// homes: its bottles would be seen by one of them alone.
+#[must_use]
+pub fn real_path(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut missing = Vec::new();
+    for known in absolute.ancestors() {
+        if let Ok(real) = fs::canonicalize(known) {
+            return missing
+                .iter()
+                .rev()
+                .fold(real, |real, part| real.join(part));
+        }
+        match known.file_name() {
+            Some(name) => missing.push(name),
+            None => break,
+        }
+    }
+    absolute
+}
+
 /// `$BOTTLE_HOME/state`.
 #[derive(Clone, Debug)]
 pub struct StateHome {
@@ -257,12 +278,7 @@ pub fn document_from_value<T: serde::de::DeserializeOwned>(
 ) -> Result<T> {
     match value.get("schema").and_then(serde_json::Value::as_str) {
         Some(found) if found == schema => {}
-        Some(found) => {
-            return Err(Failure::invalid(format!(
-                "schema `{found}` is not known here; this version reads `{schema}`"
-            ))
-            .hint("use the same version of all bottle tools"));
-        }
+        Some(found) => return Err(Failure::other_document(found, schema, None)),
         None => {
             return Err(Failure::invalid(format!(
                 "this is not a `{schema}` document: it has no `schema`"
@@ -279,6 +295,25 @@ pub fn document_from_value<T: serde::de::DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_ways_to_a_folder_are_one() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let real = fs::canonicalize(dir.path()).expect("there");
+        fs::create_dir(real.join("home")).expect("mkdir");
+        std::os::unix::fs::symlink(real.join("home"), real.join("link")).expect("links");
+        for way in ["home", "link", "home/../link", "link/."] {
+            assert_eq!(real_path(&real.join(way)), real.join("home"), "{way}");
+        }
+        assert_eq!(
+            real_path(&real.join("link/not/yet")),
+            real.join("home/not/yet")
+        );
+        assert_eq!(
+            real_path(Path::new("/nowhere/at/all")),
+            Path::new("/nowhere/at/all")
+        );
+    }
 
     #[test]
     fn files_are_born_with_their_mode_and_replaced_whole() {

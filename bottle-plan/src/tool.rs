@@ -1,5 +1,7 @@
 //! What the `main` of every tool does the same way: the product on stdout, failures on stderr, the exit code.
 
+mod usage;
+
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -71,7 +73,15 @@ pub fn read_stdin(what: &str, hint: &str) -> Result<Vec<u8>> {
         .lock()
         .take(MAX_DOCUMENT_BYTES + 1)
         .read_to_end(&mut bytes)
-        .map_err(|error| Failure::failed("cannot read stdin").because(error))?;
+        .map_err(|error| {
+            let kind = match error.kind() {
+                io::ErrorKind::IsADirectory => Kind::Invalid,
+                _ => Kind::Failed,
+            };
+            Failure::new(kind, "cannot read stdin")
+                .because(error)
+                .hint(hint)
+        })?;
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(
             Failure::invalid(format!("{what} is expected on stdin, which is empty")).hint(hint),
@@ -97,7 +107,7 @@ pub const SIDECAR_HINT: &str = "build it with scripts/build, and keep bottle-sid
 /// # Errors
 /// When this program cannot tell where it is.
 pub fn sidecar() -> Result<PathBuf> {
-    match std::env::var_os("BOTTLE_SIDECAR") {
+    match std::env::var_os("BOTTLE_SIDECAR").filter(|path| !path.is_empty()) {
         Some(path) => Ok(PathBuf::from(path)),
         None => std::env::current_exe()
             .map(|program| program.with_file_name("bottle-sidecar"))
@@ -117,7 +127,7 @@ pub fn services() -> Result<PathBuf> {
 #[must_use]
 pub fn not_parsed(tool: &str, text: &str, is_error: bool) -> ExitCode {
     if is_error {
-        finish(tool, wants_json(), Err(usage(text)))
+        finish(tool, wants_json(), Err(usage::failure(tool, text)))
     } else {
         let version = text.strip_prefix(tool).map(str::trim);
         let text = match version {
@@ -132,19 +142,4 @@ pub fn not_parsed(tool: &str, text: &str, is_error: bool) -> ExitCode {
 
 fn wants_json() -> bool {
     std::env::args_os().any(|arg| arg == "--json")
-}
-
-/// A command line that could not be read, as a failure like all others. `text` is what the parser said.
-fn usage(text: &str) -> Failure {
-    let text = text.trim().trim_start_matches("error: ");
-    let (message, rest) = text.split_once("\n\n").unwrap_or((text, ""));
-    let tip = rest
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("tip: "));
-    let usage = rest.lines().find(|line| line.starts_with("Usage: "));
-    let failure = Failure::new(Kind::Invalid, message.replace('\n', " "));
-    match tip.or(usage) {
-        Some(hint) => failure.hint(hint),
-        None => failure.hint("--help shows what there is"),
-    }
 }

@@ -60,7 +60,7 @@ fn diff_says_what_is_gained_and_answers_as_diff_does() {
     assert_eq!(differs.status.code(), Some(1));
     assert_eq!(
         text(&differs.stdout),
-        "gains: POST to api.example.com/v1/*\nchanges: agent.name: old -> new\n\
+        "gains: POST to api.example.com/v1/*\nchanges: the agent's name: old -> new\n\
          changes: the bottle `new` is new\nchanges: the bottle `old` is gone\n"
     );
     let same = home.run(&["diff", "old.json", "./old.json"], b"");
@@ -296,10 +296,10 @@ fn replay_tells_what_would_flip() {
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     assert_eq!(
         text(&output.stdout),
-        "now allowed: POST api.example.com/v1/messages (was method_not_allowed, is allowed, new.yaml:2; 1 times)\n\
-         now denied: GET gone.example.com/ (was allowed, is host_not_allowed; 1 times)\n"
+        "now allowed: POST api.example.com/v1/messages (was method_not_allowed, is allowed, new.yaml:2; 1 time)\n\
+         now denied: GET gone.example.com/ (was allowed, is host_not_allowed; 1 time)\n"
     );
-    assert!(text(&output.stderr).contains("1 are not recorded well enough"));
+    assert!(text(&output.stderr).contains("1 request not recorded well enough"));
     audit(
         &home,
         &[[

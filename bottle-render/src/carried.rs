@@ -1,7 +1,7 @@
 //! The plan inside the Compose file: put in at `x-bottle`, taken out unchanged.
 
 use bottle_plan::failure::{Failure, Result};
-use bottle_plan::plan::Plan;
+use bottle_plan::plan::{PLAN_SCHEMA, Plan};
 use serde::ser::{SerializeMap as _, SerializeSeq as _};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -62,6 +62,10 @@ impl Serialize for Doubled<'_> {
 /// When there is none, or it is not one that this version understands.
 pub fn plan_from_compose(document: &Value) -> Result<Plan> {
     let Some(carried) = document.get(KEY) else {
+        if document.get("schema").and_then(Value::as_str) == Some(PLAN_SCHEMA) {
+            return Err(Failure::invalid("this is a plan, and no rendered file")
+                .hint("bottle-plan NAME | bottle-render | bottle-run up"));
+        }
         return Err(
             Failure::invalid(format!("the document carries no plan: it has no `{KEY}`"))
                 .hint("a rendered file has one: bottle-plan NAME | bottle-render | bottle-run up"),
@@ -135,5 +139,7 @@ mod tests {
         let failure = plan_from_compose(&json!({"services": {}})).expect_err("no plan");
         assert!(failure.chain().contains("x-bottle"));
         assert!(failure.hint_text().is_some());
+        let failure = plan_from_compose(&json!({"schema": PLAN_SCHEMA})).expect_err("a plan");
+        assert!(failure.chain().contains("this is a plan"));
     }
 }

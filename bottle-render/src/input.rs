@@ -1,6 +1,7 @@
 //! Reading a plan that may come from anywhere.
 
 use bottle_plan::failure::{Failure, Result};
+use bottle_plan::manifest::meant;
 use bottle_plan::plan::{PLAN_SCHEMA, Plan};
 use serde::Deserializer;
 use serde_json::Value;
@@ -43,10 +44,9 @@ fn check_schema(value: &Value) -> Result<()> {
     }
     match value.get("schema") {
         Some(Value::String(schema)) if schema == PLAN_SCHEMA => Ok(()),
-        Some(Value::String(schema)) => Err(Failure::invalid(format!(
-            "the schema is `{schema}`, and this bottle-render reads `{PLAN_SCHEMA}`"
-        ))
-        .hint("use bottle tools of one version")),
+        Some(Value::String(schema)) => {
+            Err(Failure::other_document(schema, PLAN_SCHEMA, Some(HINT)))
+        }
         Some(_) => Err(Failure::invalid("this is not a plan: its schema is not a text").hint(HINT)),
         None => Err(Failure::invalid("this is not a plan: it names no schema").hint(HINT)),
     }
@@ -64,8 +64,9 @@ where
         } else {
             format!("the plan is wrong at `{at}`")
         };
+        let hint = meant(&error.inner().to_string()).unwrap_or_else(|| HINT.to_owned());
         Failure::invalid(message)
             .because(error.into_inner())
-            .hint(HINT)
+            .hint(hint)
     })
 }

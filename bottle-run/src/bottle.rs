@@ -27,13 +27,16 @@ impl Home {
     /// When there is no HOME to start from.
     pub fn find(given: Option<&Path>) -> Result<Self> {
         let path = match (given, std::env::var_os("HOME")) {
-            (Some(path), _) => std::path::absolute(path).at("resolve", path)?,
-            (None, Some(home)) if !home.is_empty() => PathBuf::from(home).join(".bottle"),
+            (Some(path), _) => path.to_owned(),
+            (None, Some(home)) if Path::new(&home).is_absolute() => {
+                PathBuf::from(home).join(".bottle")
+            }
             (None, _) => {
                 return Err(Failure::invalid("neither HOME nor BOTTLE_HOME is set")
                     .hint("give a folder with --home DIR"));
             }
         };
+        let path = state::real_path(&path);
         Ok(Self {
             label: digest::short(&path.to_string_lossy()),
             state: StateHome::at(&path),

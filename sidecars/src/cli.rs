@@ -18,6 +18,7 @@ use crate::{agent_env, explain, forward, health, outside, probe, reveal, session
 #[cfg(feature = "services")]
 use crate::{git_gate, supervise};
 
+#[cfg(not(feature = "services"))]
 const USAGE: &str = "\
 usage: bottle-sidecar egress [--config-dir DIR] [--status-socket PATH]
                              [--audit-dir DIR] [--audit-file-bytes N] [--audit-files N]
@@ -36,16 +37,15 @@ usage: bottle-sidecar egress [--config-dir DIR] [--status-socket PATH]
        bottle-sidecar outside | reveal
 ";
 
-/// What `bottle-services` has beside that.
+/// The same program with more in it; what both have is in the other's help.
 #[cfg(feature = "services")]
-const SERVICES: &str = "\
-       bottle-services supervise [--config-dir DIR] [--asking-dir DIR] [--status-socket PATH] [--sockets DIR]
-       bottle-services git-gate [--config-dir DIR] [--mirrors DIR] [--audit-dir DIR] [--audit-file-bytes N] [--audit-files N]
-                                [--asking-dir DIR] [--status-socket PATH] [--scratch DIR] [--port N]
-                                [--sockets DIR]
+const USAGE: &str = "\
+usage: bottle-services supervise [--config-dir DIR] [--asking-dir DIR] [--status-socket PATH] [--sockets DIR]
+       bottle-services git-gate [--config-dir DIR] [--mirrors DIR] [--audit-dir DIR]
+                                [--audit-file-bytes N] [--audit-files N] [--asking-dir DIR]
+                                [--status-socket PATH] [--scratch DIR] [--port N] [--sockets DIR]
+       bottle-services health | check | why | decide …, as bottle-sidecar: bottle-sidecar --help
 ";
-#[cfg(not(feature = "services"))]
-const SERVICES: &str = "";
 
 /// For whoever calls it by hand; all else is called by the tools.
 const EXAMPLES: &str = "
@@ -96,7 +96,7 @@ pub fn run(args: &[String]) -> ExitCode {
         "work" => return work::run(rest),
         "outside" => for_the_check(outside::run()),
         "reveal" => for_the_check(reveal::run()),
-        "--help" | "-h" | "help" => print(&format!("{USAGE}{SERVICES}{EXAMPLES}")),
+        "--help" | "-h" | "help" => print(&format!("{USAGE}{EXAMPLES}")),
         "--version" | "-V" => print(&format!("{NAME} {}\n", env!("CARGO_PKG_VERSION"))),
         "" => Err(usage("a command is missing")),
         other => Err(usage(&format!("`{other}` is not a command"))),
@@ -314,7 +314,7 @@ fn number<T: std::str::FromStr>(flag: &str, value: &str) -> Result<T, Failure> {
 fn usage(problem: &str) -> Failure {
     Failure(
         INVALID,
-        format!("{problem}\n{}", format!("{USAGE}{SERVICES}").trim_end()),
+        format!("{problem}\nhint: {NAME} --help shows how it is used"),
     )
 }
 

@@ -168,7 +168,9 @@ impl Asked {
 }
 
 fn decide(policy: &Policy, method: &Method, url: &str) -> Result<Decision, String> {
-    let uri: Uri = url.parse().map_err(|error| format!("`{url}`: {error}"))?;
+    let uri: Uri = url.parse().map_err(|error| {
+        format!("`{url}`: {error}\nhint: write the whole of it, such as https://api.example.com/v1")
+    })?;
     let (scheme, default_port) = match uri.scheme_str() {
         Some("https") => (Scheme::Https, 443),
         Some("http") => (Scheme::Http, 80),

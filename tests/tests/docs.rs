@@ -345,3 +345,51 @@ fn every_page_is_linked_from_the_readme() {
         );
     }
 }
+
+/// The anchors of a page, as the usual forges make them of headings.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut fenced = false;
+    let headings = text.lines().filter(|line| {
+        fenced ^= line.starts_with("```");
+        !fenced && line.starts_with('#')
+    });
+    headings
+        .map(|line| {
+            let title = line.trim_start_matches('#').trim().to_lowercase();
+            let kept = title
+                .chars()
+                .filter(|c| c.is_alphanumeric() || "-_ ".contains(*c));
+            kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+        })
+        .collect()
+}
+
+/// A link leads to a file, and to a heading that is in it.
+#[test]
+fn every_link_leads_somewhere() {
+    let (mut wrong, mut seen) = (Vec::new(), 0);
+    for paper in papers() {
+        let text = fs::read_to_string(&paper).expect("a page");
+        for (index, line) in text.lines().enumerate() {
+            let links = line.split("](").skip(1);
+            for link in links.filter_map(|rest| rest.split(')').next()) {
+                let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+                let target = match file {
+                    "" => paper.clone(),
+                    file => paper.parent().expect("a folder").join(file),
+                };
+                seen += 1;
+                let found = if anchor.is_empty() {
+                    target.exists()
+                } else {
+                    fs::read_to_string(&target).is_ok_and(|text| anchors(&text).contains(anchor))
+                };
+                if !found {
+                    wrong.push(format!("{}:{}: {link}", paper.display(), index + 1));
+                }
+            }
+        }
+    }
+    assert!(seen > 80, "{seen} links");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

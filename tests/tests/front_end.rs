@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use bottle_tests::engine::{need_engine, wait_within};
+use bottle_tests::engine::{need_engine, note_skipped, wait_within};
 use bottle_tests::terminal::{PATIENCE, Terminal, need_tmux};
 use bottle_tests::typed::{Helps, calls};
 use bottle_tests::{Done, Home, tools};
@@ -81,17 +81,135 @@ fn a_script_gets_codes_and_names_instead_of_questions() {
         vec!["init", "a", "--yes", "--allow", "x: {y}"],
         vec!["init", "a", "--yes", "--agent", "no such"],
         vec!["init", "a", "--yes", "--workspace", "all"],
-        vec!["init", "a", "--yes", "--agent", "nosuch"],
+        vec!["init", "a", "--yes", "--agent"],
+        vec!["init", "a", "--yes", "--workspace="],
+        vec!["init", "a", "b", "--yes"],
+        vec!["init", "a", "--yes", "--agnet", "shell"],
     ] {
-        assert_eq!(bottle(&home, &bad).code(), 2, "{bad:?}");
+        let done = bottle(&home, &bad);
+        assert_eq!(done.code(), 2, "{bad:?}: {}", done.stderr);
+        assert!(
+            done.stderr.starts_with("bottle: "),
+            "{bad:?}: {}",
+            done.stderr
+        );
+        assert!(done.stderr.contains("\nhint: "), "{bad:?}: {}", done.stderr);
         assert!(!home.path().join("bottles/a.yaml").exists(), "{bad:?}");
     }
+
+    // The tool's own code and words.
+    let unknown = bottle(&home, &["init", "a", "--yes", "--agent", "nosuch"]);
+    assert_eq!(unknown.code(), 4, "{}", unknown.stderr);
+    assert!(!home.path().join("bottles/a.yaml").exists());
 
     // Several: the names, to choose from.
     let _ = bottle(&home, &["init", "other", "--yes", "--agent", "shell"]).ok();
     let which = bottle(&home, &["start"]);
     assert_eq!(which.code(), 2, "{}", which.stderr);
     assert!(which.stderr.contains("other web"), "{}", which.stderr);
+}
+
+#[test]
+fn a_slip_of_the_fingers_is_answered_with_what_was_meant() {
+    let home = Home::new();
+    home.bottle("web", "image: x\n");
+    for (typed, meant) in [
+        (vec!["strat"], "bottle start"),
+        (vec!["stat"], "bottle start"),
+        (vec!["help", "comit"], "bottle commit"),
+        (vec!["atach"], "bottle attach"),
+    ] {
+        let done = bottle(&home, &typed);
+        assert_eq!(done.code(), 2, "{typed:?}: {}", done.stderr);
+        let hint = format!("hint: did you mean `{meant}`?");
+        assert!(done.stderr.contains(&hint), "{typed:?}: {}", done.stderr);
+    }
+    // The flags of all tools may stand anywhere, and --home means for this what it means for them.
+    for typed in [
+        vec!["--json", "check", "wbe"],
+        vec!["check", "--json", "wbe"],
+    ] {
+        let done = bottle(&home, &typed);
+        assert_eq!(done.code(), 4, "{typed:?}: {}", done.stderr);
+        assert!(done.stderr.starts_with('{'), "{typed:?}: {}", done.stderr);
+    }
+    let elsewhere = Home::new();
+    elsewhere.bottle("there", "image: x\n");
+    let folder = elsewhere.path().display().to_string();
+    for typed in [
+        vec!["--home", &folder, "check", "there"],
+        vec!["check", "there", "--home", &folder],
+    ] {
+        assert_eq!(bottle(&home, &typed).code(), 0, "{typed:?}");
+    }
+    assert_eq!(bottle(&home, &["--home"]).code(), 2);
+    assert_eq!(bottle(&home, &["check", "web", "--home="]).code(), 2);
+
+    let nowhere = home
+        .program("env")
+        .args(["-u", "HOME", "-u", "BOTTLE_HOME"]);
+    let done = nowhere
+        .args([script().into_os_string(), "list".into()])
+        .run();
+    assert_eq!(done.code(), 2, "{}", done.stderr);
+    assert!(
+        done.stderr.contains("neither HOME nor BOTTLE_HOME"),
+        "{}",
+        done.stderr
+    );
+    let version = bottle(&home, &["--version", "--json"]).ok();
+    assert!(version.starts_with("{\"tool\":\"bottle\","), "{version}");
+}
+
+/// In each shell: the commands, the names behind `start`, the slugs behind `stop`; nothing of it asks the engine.
+#[test]
+fn completions_of_the_front_end_answer_in_each_shell() {
+    let home = Home::new();
+    home.bottle("web", "image: x\n");
+    let _ = home.plan("web", "web-1");
+    let bin = tempfile::tempdir().expect("a folder");
+    std::os::unix::fs::symlink(script(), bin.path().join("bottle")).expect("a link");
+    let tools = tools::tool("bottle-run");
+    let path = format!(
+        "{}:{}:{}",
+        bin.path().display(),
+        tools.parent().expect("a folder").display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let bash = "source <(bottle completions bash); ask() { COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _bottle; \
+        echo \"${COMPREPLY[*]}\"; }; ask bottle st; ask bottle start ''; ask bottle stop w";
+    let fish = "bottle completions fish | source; for line in 'bottle st' 'bottle start ' 'bottle stop w'; \
+        complete -C $line | string join ' '; end";
+    // As a file in fpath, which is how a release brings it. A terminal of zsh's own: completion needs its line editor.
+    fs::write(
+        bin.path().join("_bottle"),
+        bottle(&home, &["completions", "zsh"]).ok(),
+    )
+    .expect("written");
+    let zsh = "zmodload zsh/zpty; zpty shell zsh -f -i
+        zpty -w shell \"PS1= ; fpath=($FUNCTIONS \\$fpath); autoload -Uz compinit && compinit -u -D; echo re''ady\"
+        zpty -r -m shell said '*ready*'
+        zpty -w -n shell $'bottle stop w\\t'
+        zpty -r -m shell said '*web-1*' && print -l 'start stop' web web-1";
+    for (shell, text) in [("bash", bash), ("fish", fish), ("zsh", zsh)] {
+        let found = home
+            .program("sh")
+            .args(["-c", &format!("command -v {shell}")])
+            .run();
+        if found.code() != 0 {
+            let what = "completions_of_the_front_end_answer_in_each_shell";
+            note_skipped(what, &format!("{shell} is not installed"));
+            continue;
+        }
+        let call = home.program("timeout").args(["20", shell, "-c", text]);
+        let done = call.env("PATH", &path).env("FUNCTIONS", bin.path()).run();
+        assert_eq!(
+            done.stdout, "start stop\nweb\nweb-1\n",
+            "{shell}: {}",
+            done.stderr
+        );
+    }
+    assert_eq!(bottle(&home, &["completions", "tcsh"]).code(), 2);
 }
 
 /// Each command of the list has its own help, which says what it calls; nothing is asked or started for it.
@@ -122,7 +240,7 @@ fn every_command_has_a_help_of_its_own() {
         // The tools it calls are there, with these flags.
         let called = help.lines().find_map(|line| line.strip_prefix("  calls "));
         let called = calls(&called.unwrap_or_default().replace(',', " |"));
-        assert!(!called.is_empty(), "{help}");
+        assert!(!called.is_empty() || command == "completions", "{help}");
         for call in called {
             assert_eq!(known.unknown(&call), None, "{command}: {call:?}");
         }
@@ -222,7 +340,7 @@ fn init_asks_for_a_first_manifest() {
     }
     // What cannot be planned is not left behind.
     answers(true, "nosuch");
-    terminal.waits_for("left with 2");
+    terminal.waits_for("left with 4");
     assert!(!home.path().join("bottles/web.yaml").exists());
 }
 

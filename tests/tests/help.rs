@@ -283,6 +283,13 @@ fn completions_know_the_bottles_and_agents_there_are() {
     // The word that is being completed is the last one.
     let first = complete("bottle-plan", &[]);
     assert!(first.contains("web") && first.contains("writer"), "{first}");
+    let documents = complete("bottle-plan", &["schema"]);
+    assert!(documents.contains("manifest"), "{documents}");
+    let bottles = complete("bottle-plan", &["writer", "--bottle"]);
+    assert!(
+        bottles.contains("web") && !bottles.contains("writer"),
+        "{bottles}"
+    );
     // Wherever a help says that a bottle is named, its name is offered.
     let mut places: Vec<String> = ["bottle-plan --resume", "bottle-plan --from"]
         .map(str::to_owned)

@@ -54,6 +54,92 @@ fn a_state_folder_that_others_can_write_to_is_refused() {
     }
 }
 
+/// The home by a link, or around a corner, is the same home: its bottles are found, and no other has their place.
+#[test]
+fn two_ways_to_a_home_are_one_home() {
+    let home = home();
+    let link = home.path().with_file_name("link");
+    symlink(home.path(), &link).expect("a link");
+    let around = home.path().join("../link/../home");
+    let engine = FakeDocker::new(&Script::default());
+    let way = |path: &Path| {
+        let plan = home.tool("bottle-plan").env("BOTTLE_HOME", path);
+        let plan = plan.args(["web", "--slug", "s"]).run().ok();
+        let listed = home
+            .tool("bottle-run")
+            .env("BOTTLE_HOME", path)
+            .env("BOTTLE_DOCKER", engine.program())
+            .args(["list"])
+            .run()
+            .ok();
+        (plan, listed)
+    };
+    let direct = way(&home.path());
+    assert_eq!(way(&link), direct);
+    assert_eq!(way(&around), direct);
+    // The engine is asked for the containers of one home.
+    let labels: BTreeSet<String> = engine
+        .calls()
+        .iter()
+        .flat_map(|call| call.args.clone())
+        .filter(|arg| arg.contains("label=bottle.home="))
+        .collect();
+    assert_eq!(labels.len(), 1, "{labels:?}");
+}
+
+/// What lies in the home is no workspace, on whatever way it is reached.
+#[test]
+fn a_workspace_is_looked_at_where_it_really_is() {
+    let home = home();
+    let parent = home.path().parent().expect("a folder").to_owned();
+    for (name, target) in [
+        ("to-home", home.path().to_owned()),
+        ("to-parent", parent.clone()),
+    ] {
+        symlink(target, parent.join(name)).expect("a link");
+    }
+    let _ = home.plan("web", "s");
+    let state = home.path().join("state/s");
+    let refused = |manifest: &str, args: &[&str]| {
+        home.bottle("work", manifest);
+        let call = home.tool("bottle-plan").args(["work", "--check"]);
+        let done = call.args(args.iter().copied()).run();
+        assert_eq!(done.code(), 3, "{manifest} {args:?}: {}", done.stderr);
+        assert!(
+            done.stderr.contains("the bottles' own folder"),
+            "{}",
+            done.stderr
+        );
+    };
+    for mode in ["copy", "mount"] {
+        for from in ["to-home", "to-parent", "home/..", "home/bottles/../../home"] {
+            let from = parent.join(from);
+            refused(
+                &format!(
+                    "image: x\nworkspace: {{from: '{}', mode: {mode}}}\n",
+                    from.display()
+                ),
+                &[],
+            );
+        }
+        let from = state.display();
+        refused(
+            &format!("image: x\nworkspace: {{from: '{from}', mode: {mode}}}\n"),
+            &[],
+        );
+    }
+    let given = parent.join("to-home").display().to_string();
+    refused("image: x\n", &["--workspace", &given]);
+    // And the home by a link, the workspace straight.
+    let done = home
+        .tool("bottle-plan")
+        .env("BOTTLE_HOME", parent.join("to-home"))
+        .args(["web", "--check", "--workspace"])
+        .args([home.path()])
+        .run();
+    assert_eq!(done.code(), 3, "{}", done.stderr);
+}
+
 #[test]
 fn no_link_in_the_state_folder_is_followed() {
     let elsewhere = tempfile::tempdir().expect("a folder");

@@ -170,12 +170,17 @@ fn resources(old: &Plan, new: &Plan) -> Vec<Change> {
 fn sources(old: &Plan, new: &Plan) -> Vec<Change> {
     let mut changes = Changes::of("source");
     let same = |one: &Source, two: &Source| one.role == two.role && one.name == two.name;
-    let name = |source: &Source| format!("the {} `{}`", source.role, source.name);
+    let name = |source: &Source| match source.role.as_str() {
+        "upstream_ca" => "egress.upstream_ca, whom destinations may be signed by,".to_owned(),
+        role => format!("the {role} `{}`", source.name),
+    };
     for source in &new.sources {
         match old.sources.iter().find(|known| same(known, source)) {
             None => changes.add(Effect::Changes, format!("{} is new", name(source))),
             Some(known) if known.sha256 != source.sha256 => {
-                changes.add(Effect::Changes, format!("the text of {}", name(source)));
+                let name = name(source);
+                let text = format!("the text of {}", name.trim_end_matches(','));
+                changes.add(Effect::Changes, text);
             }
             Some(_) => {}
         }

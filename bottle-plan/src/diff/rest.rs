@@ -78,13 +78,37 @@ fn compare(changes: &mut Changes, path: &str, old: &Value, new: &Value) {
     }
 }
 
+/// What a key is called where people read it.
+fn plain(path: &str) -> &str {
+    match path {
+        "agent.command" => "what `attach` and `run` start",
+        "agent.name" => "the agent's name",
+        "git_gate" => "git-gate, its settings",
+        "supervise" => "supervise, its settings",
+        "provision" => "what is done to the agent's container before it starts",
+        other => other,
+    }
+}
+
+/// A list of words as they are typed.
+fn list(value: &Value) -> Option<String> {
+    let words = value.as_array()?.iter().map(Value::as_str);
+    let words: Option<Vec<&str>> = words.collect();
+    words
+        .filter(|words| words.iter().all(|word| !word.contains(' ')))
+        .map(|words| words.join(" "))
+}
+
 fn in_words(path: &str, old: &Value, new: &Value) -> String {
     let key = path.rsplit('.').next().unwrap_or(path);
+    let path = plain(path);
     let shown = |value: &Value| match value {
         Value::Null => Some("not set".to_owned()),
         Value::String(text) if text.len() <= SHOWN => Some(text.clone()),
         Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
-        Value::Array(_) if value.to_string().len() <= SHOWN => Some(value.to_string()),
+        Value::Array(_) if value.to_string().len() <= SHOWN => {
+            Some(list(value).unwrap_or_else(|| value.to_string()))
+        }
         _ => None,
     };
     match (shown(old), shown(new)) {

@@ -10,7 +10,9 @@ use ipnet::IpNet;
 use super::{Change, Changes, Effect};
 use crate::explain;
 use crate::plan::Egress;
-use crate::policy::{HeaderMatch, METHODS, Match, Mode, PathKind, PathMatch, Route, Scheme, Tls};
+use crate::policy::{
+    HeaderMatch, Limits, METHODS, Match, Mode, PathKind, PathMatch, Route, Scheme, Tls,
+};
 
 pub(super) fn changes(old: &Egress, new: &Egress) -> Vec<Change> {
     let mut changes = Changes::of("egress");
@@ -328,6 +330,30 @@ fn private(changes: &mut Changes, host: &str, before: &At<'_>, after: &At<'_>) {
     }
 }
 
+/// More of everything in the same time is a gain, less of everything a loss; of all else nobody can tell.
+fn wider_budget(before: &At<'_>, after: &At<'_>) -> Effect {
+    let ([before], [after]) = (before.routes.as_slice(), after.routes.as_slice()) else {
+        return Effect::Changes;
+    };
+    let (Some(before), Some(after)) = (&before.limits, &after.limits) else {
+        return Effect::Changes;
+    };
+    let all = |limits: &Limits| {
+        [limits.requests, limits.bytes_out].map(|limit| limit.unwrap_or(u64::MAX))
+    };
+    let (old, new) = (all(before), all(after));
+    let each = |holds: fn(u64, u64) -> bool| old.iter().zip(new).all(|(old, new)| holds(*old, new));
+    if before.per != after.per {
+        Effect::Changes
+    } else if each(|old, new| new >= old) {
+        Effect::Gains
+    } else if each(|old, new| new <= old) {
+        Effect::Loses
+    } else {
+        Effect::Changes
+    }
+}
+
 /// Budgets and content checks matter where the host can be reached before and after.
 fn narrowing(changes: &mut Changes, host: &str, before: &At<'_>, after: &At<'_>) {
     if before.routes.is_empty() || after.routes.is_empty() {
@@ -345,7 +371,7 @@ fn narrowing(changes: &mut Changes, host: &str, before: &At<'_>, after: &At<'_>)
                 format!("requests to {host} beyond {}", old.join("; ")),
             ),
             (old, new) => (
-                Effect::Changes,
+                wider_budget(before, after),
                 format!(
                     "the budget of {host}: {} -> {}",
                     old.join("; "),

@@ -83,6 +83,28 @@ fn hosts_are_asked_as_the_sidecar_asks_them() {
 }
 
 #[test]
+fn a_budget_that_grew_is_a_gain() {
+    let with = |limits: &str| routes(&format!("{{host: a.example.com, limits: {{{limits}}}}}"));
+    let old = with("requests: 10, bytes_out: 1m, per: 1h");
+    for (new, effect) in [
+        ("requests: 20, bytes_out: 1m, per: 1h", "gains"),
+        ("requests: 10, per: 1h", "gains"),
+        ("requests: 5, bytes_out: 1m, per: 1h", "loses"),
+        ("requests: 20, bytes_out: 1k, per: 1h", "changes"),
+        ("requests: 10, bytes_out: 1m, per: 2h", "changes"),
+    ] {
+        let found = lines(&old, &with(new));
+        let told = format!(
+            "{effect}: the budget of a.example.com: at most 10 requests and 1 MiB out in 1 hour -> "
+        );
+        assert!(
+            found.len() == 1 && found[0].starts_with(&told),
+            "{new}: {found:?}"
+        );
+    }
+}
+
+#[test]
 fn what_else_a_route_gives_is_told_too() {
     let old = routes("{host: a.example.com}");
     for (new, told) in [
@@ -174,7 +196,11 @@ fn the_container_is_told_without_a_value() {
             "resources: {pids: 50}",
             "loses: processes: 100 -> 50",
         ),
-        ("", "command: [id]", "changes: agent.command: "),
+        (
+            "",
+            "command: [id]",
+            "changes: what `attach` and `run` start: ",
+        ),
         ("", "runtime: runc", "changes: runtime: auto -> runc"),
         ("", "supervise: true", "gains: asking the operator for more"),
     ] {

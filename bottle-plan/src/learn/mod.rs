@@ -174,6 +174,11 @@ impl Learned {
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         for (host, why) in &self.unseen {
+            // A tunnel that was opened says no more than the requests that went through it.
+            let is_known = self.places.keys().any(|(known, _)| known == host);
+            if is_known && why.iter().all(|why| why == "allowed") {
+                continue;
+            }
             let why: Vec<&str> = why.iter().map(String::as_str).collect();
             notes.push(format!(
                 "{host}: no request was seen, so none is proposed ({}); {}",
@@ -187,8 +192,8 @@ impl Learned {
         }
         if self.odd > 0 {
             notes.push(format!(
-                "{} requests are left out: no rule can name their host or path",
-                self.odd
+                "left out: {}, whose host or path no rule can name",
+                counted(self.odd, "request")
             ));
         }
         for ((host, port), place) in &self.places {

@@ -109,7 +109,7 @@ fn what_a_rule_cannot_name_is_left_out() {
     let learned = learned(&odd.map(|(host, path)| record("GET", host, path)));
     assert!(learned.is_empty(), "{}", learned.fragment());
     assert!(
-        learned.notes()[0].starts_with("13 requests"),
+        learned.notes()[0].starts_with("left out: 13 requests"),
         "{:?}",
         learned.notes()
     );
@@ -138,8 +138,16 @@ fn what_was_not_seen_is_said() {
     pinned.path = None;
     pinned.decision = Decision::Deny;
     pinned.reason = "tls_handshake_failed".into();
-    let notes = learned(&[pinned]).notes();
+    let notes = learned(&[pinned.clone()]).notes();
     assert!(notes[0].contains("passthrough"), "{notes:?}");
+
+    // A tunnel whose requests were seen is nothing that was not.
+    let mut tunnel = pinned;
+    tunnel.decision = Decision::Allow;
+    tunnel.reason = "allowed".into();
+    let request = record("GET", "pinned.example.com", "/");
+    assert_eq!(learned(&[tunnel.clone()]).notes().len(), 1);
+    assert!(learned(&[tunnel, request]).notes().is_empty());
 }
 
 /// The proposal is a manifest, and the planner takes it.

@@ -125,21 +125,17 @@ pub fn known_names(places: &Places) -> Vec<String> {
         places.home.join("bottles"),
     ]
     .iter()
-    .filter_map(|folder| fs::read_dir(folder).ok())
-    .flat_map(|entries| entries.flatten())
-    .filter_map(|entry| {
-        let path = entry.path();
-        let known = EXTENSIONS
-            .iter()
-            .any(|e| path.extension().is_some_and(|x| x == *e));
-        known
-            .then(|| path.file_stem()?.to_str().map(str::to_owned))
-            .flatten()
-    })
+    .flat_map(|folder| names_in(folder))
     .collect();
     names.sort();
     names.dedup();
     names
+}
+
+/// Names of all bottles of the home.
+#[must_use]
+pub fn known_bottles(home: &Path) -> Vec<String> {
+    names_in(&home.join("bottles"))
 }
 
 const EXTENSIONS: [&str; 3] = ["md", "yaml", "yml"];
@@ -153,8 +149,10 @@ fn check_name(name: &str) -> Result<()> {
     if valid {
         return Ok(());
     }
-    Err(Failure::invalid(format!("`{name}` is not a manifest name"))
-        .hint("names are a lower-case letter, then at most 33 letters, digits and hyphens"))
+    Err(
+        Failure::invalid(format!("`{}` is not a manifest name", name.escape_debug()))
+            .hint("names are a lower-case letter, then at most 33 letters, digits and hyphens"),
+    )
 }
 
 fn slug_like(text: &str) -> String {
@@ -280,9 +278,14 @@ impl<'a> Reader<'a> {
     }
 
     fn nothing_named(&self, name: &str) -> Failure {
+        let home = &self.places.home;
+        if home.exists() && !home.is_dir() {
+            return Failure::invalid(format!("{} is not a folder", home.display()))
+                .hint("--home and BOTTLE_HOME name the folder with bottles/, agents/ and state/");
+        }
         Failure::not_found(format!(
             "no agent and no bottle `{name}` in {}",
-            self.places.home.display()
+            home.display()
         ))
         .hint(close_name(name, &known_names(self.places)))
     }
@@ -453,7 +456,7 @@ fn close_name(name: &str, known: &[String]) -> String {
     match best {
         Some((distance, candidate)) if distance <= 2 => format!("did you mean `{candidate}`?"),
         Some(_) => format!("there are: {}", known.join(", ")),
-        None => "write one: docs/manifest.md has examples to start from".to_owned(),
+        None => "`bottle init` writes a first one; docs/manifest.md has examples".to_owned(),
     }
 }
 

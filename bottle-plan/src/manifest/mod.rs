@@ -1,10 +1,13 @@
 //! Manifests: what a person writes. The key vocabulary is bot-bottle's, plus ours.
 
+mod kinds;
 pub mod load;
-mod locate;
+pub(crate) mod locate;
 pub mod merge;
 pub mod provider;
 pub mod values;
+
+pub use locate::meant;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -218,7 +218,7 @@ fn image(
         .or(written.and_then(|p| p.dockerfile.as_ref()));
     match (&bottle.image, dockerfile, provider) {
         (Some(_), Some(_), _) => Err(
-            Failure::invalid("both `image` and a `dockerfile` are given")
+            Failure::invalid("`image` and a `dockerfile` are both given")
                 .hint("keep the one that is meant"),
         ),
         (Some(reference), None, _) => {
@@ -288,8 +288,10 @@ fn check_image(reference: &str) -> Result<()> {
     if starts && reference.len() <= 255 && reference.bytes().all(plain) {
         return Ok(());
     }
-    Err(Failure::invalid(format!("`{reference}` is not an image"))
-        .hint("such as debian:trixie-slim"))
+    Err(
+        Failure::invalid(format!("image: `{reference}` is not an image"))
+            .hint("such as debian:trixie-slim"),
+    )
 }
 
 fn environment(

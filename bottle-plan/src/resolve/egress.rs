@@ -150,11 +150,28 @@ fn upstream_ca_source(path: &Path) -> Result<Source> {
     })
 }
 
+/// What to write instead of a host that is none: it is often a URL.
+fn host_hint(host: &str) -> String {
+    let rest = host.split_once("://").map_or(host, |(_, rest)| rest);
+    let (name, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (name, port) = name.split_once(':').unwrap_or((name, ""));
+    if name == host || name.contains(char::is_whitespace) || HostPattern::parse(name).is_err() {
+        return "write a name such as api.example.com, or *.example.com for all names below it"
+            .to_owned();
+    }
+    let mut hint = format!("write `host: {name}`");
+    if port.parse::<u16>().is_ok() {
+        hint.push_str(&format!(", `ports: [{port}]`"));
+    }
+    if !path.is_empty() {
+        hint.push_str(&format!(", `matches: [{{paths: [/{path}]}}]`"));
+    }
+    hint
+}
+
 fn route(written: &manifest::Route, slots: &mut Slots) -> Result<Route> {
-    let host = HostPattern::parse(&written.host).map_err(|error| {
-        Failure::invalid(error.to_string())
-            .hint("write a name such as api.example.com, or *.example.com for all names below it")
-    })?;
+    let host = HostPattern::parse(&written.host)
+        .map_err(|error| Failure::invalid(error.to_string()).hint(host_hint(&written.host)))?;
     let ports = ports_of(written);
     if ports.contains(&0) {
         return Err(Failure::invalid("0 is not a port"));

@@ -20,7 +20,7 @@ use crate::host::HostPattern;
 use crate::manifest;
 use crate::manifest::load::{Manifest, Places};
 use crate::plan::{PLAN_SCHEMA, Plan, Sidecar, Step, Supervise, Workspace, WorkspaceMode};
-use crate::{strict, subnet};
+use crate::{state, strict, subnet};
 
 /// The port of the supervise server inside a bottle.
 const SUPERVISE_PORT: u16 = 9100;
@@ -206,31 +206,9 @@ fn workspace(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Workspace> {
         (None, Some("cwd")) => Some(inputs.places.cwd.clone()),
         (None, Some(path)) => Some(on_host(path, &inputs.places.cwd, inputs)?),
     };
-    if let Some(folder) = &from {
-        if !folder.is_dir() {
-            return Err(Failure::not_found(format!(
-                "the workspace {} is not a folder",
-                folder.display()
-            ))
-            .hint("set `workspace: {from: cwd}`, a folder, or `none`"));
-        }
-        let secret_places = [
-            Some(inputs.places.home.as_path()),
-            inputs.user_home.as_deref(),
-            Some(Path::new("/")),
-        ];
-        if secret_places
-            .into_iter()
-            .flatten()
-            .any(|place| place.starts_with(folder))
-        {
-            return Err(Failure::refused(format!(
-                "the workspace {} holds your home or the bottles' own folder",
-                folder.display()
-            ))
-            .hint("give the agent the one folder it is to work on"));
-        }
-    }
+    let from = from
+        .map(|folder| workspace_folder(&folder, inputs))
+        .transpose()?;
     let mounted = written.mode == WorkspaceMode::Mount;
     if written.read_only && !mounted {
         return Err(Failure::invalid("workspace.read_only is for `mode: mount`")
@@ -256,6 +234,36 @@ fn workspace(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Workspace> {
 }
 
 /// A path of the host as manifests write it: absolute (a manifest's own files are by now), `~/…`, or relative to `base`.
+/// The folder the agent is to work on, as the system knows it: by a link or `..` another folder would be looked at here
+/// than is given to the agent.
+fn workspace_folder(given: &Path, inputs: &Inputs<'_>) -> Result<PathBuf> {
+    let folder = std::fs::canonicalize(given)
+        .ok()
+        .filter(|folder| folder.is_dir());
+    let Some(folder) = folder else {
+        return Err(Failure::not_found(format!(
+            "the workspace {} is not a folder",
+            given.display()
+        ))
+        .hint("set `workspace: {from: cwd}`, a folder, or `none`"));
+    };
+    let real = |place: &Path| state::real_path(place);
+    let home = real(&inputs.places.home);
+    let user_home = inputs.user_home.as_deref().map(real);
+    let holds = [Some(&home), user_home.as_ref()]
+        .into_iter()
+        .flatten()
+        .any(|place| place.starts_with(&folder));
+    if holds || folder == Path::new("/") || folder.starts_with(home.join("state")) {
+        return Err(Failure::refused(format!(
+            "the workspace {} holds your home or the bottles' own folder",
+            folder.display()
+        ))
+        .hint("give the agent the one folder it is to work on"));
+    }
+    Ok(folder)
+}
+
 fn on_host(text: &str, base: &Path, inputs: &Inputs<'_>) -> Result<PathBuf> {
     if text.is_empty() || text.chars().any(char::is_control) {
         return Err(Failure::invalid(format!("{text:?} is not a path")));

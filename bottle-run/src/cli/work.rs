@@ -134,15 +134,14 @@ fn tell(pulled: &Pulled, say: &dyn Fn(&str)) {
             pulled.slug
         ));
     };
-    let commits = counted(pulled.commits, "commit");
-    let rest = if pulled.uncommitted {
-        " and what was not committed"
-    } else {
-        ""
+    let what = match (pulled.commits, pulled.uncommitted) {
+        (0, _) => "what was not committed".to_owned(),
+        (count, false) => counted(count, "commit"),
+        (count, true) => format!("{} and what was not committed", counted(count, "commit")),
     };
     let repository = pulled.repository.display();
     say(&format!(
-        "{commits}{rest} of `{}` in the branch {branch} of {repository}",
+        "{what} of `{}`: now in the branch {branch} of {repository}",
         pulled.slug
     ));
     say(&format!(

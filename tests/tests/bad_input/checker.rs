@@ -67,6 +67,27 @@ pub(crate) fn complaints(
     wrong
 }
 
+/// What is wrong with a message that has to help a person: `says` is in it, and `hint` in the line below.
+pub(crate) fn unhelpful(done: &Done, code: i32, says: &str, hint: &str) -> Vec<String> {
+    let (message, hinted) = done.stderr.split_once("\nhint: ").unwrap_or_default();
+    let checks = [
+        (
+            done.code() == code,
+            format!("exit {}, not {code}", done.code()),
+        ),
+        (message.contains(says), format!("does not say {says:?}")),
+        (hinted.contains(hint), format!("does not hint at {hint:?}")),
+        (
+            hinted.lines().count() == 1,
+            "the hint is not one line".to_owned(),
+        ),
+    ];
+    let wrong = checks.into_iter().filter(|(holds, _)| !holds);
+    wrong
+        .map(|(_, what)| format!("{what}: {}", done.stderr))
+        .collect()
+}
+
 fn is_error_object(done: &Done, tool: &str, code: i32) -> bool {
     let object: Value = serde_json::from_str(&done.stderr).unwrap_or_default();
     let text = |key: &str| object[key].as_str().is_some_and(|text| !text.is_empty());

@@ -6,6 +6,7 @@
 
 mod ca;
 mod checker;
+mod newcomer;
 mod plan;
 mod render;
 mod run;

@@ -10,12 +10,13 @@ mod provider;
 pub use egress::OBSERVE_WARNING;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
 
 use crate::digest;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, PathContext as _, Result};
 use crate::host::HostPattern;
 use crate::manifest;
 use crate::manifest::load::{Manifest, Places};
@@ -206,31 +207,9 @@ fn workspace(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Workspace> {
         (None, Some("cwd")) => Some(inputs.places.cwd.clone()),
         (None, Some(path)) => Some(on_host(path, &inputs.places.cwd, inputs)?),
     };
-    if let Some(folder) = &from {
-        if !folder.is_dir() {
-            return Err(Failure::not_found(format!(
-                "the workspace {} is not a folder",
-                folder.display()
-            ))
-            .hint("set `workspace: {from: cwd}`, a folder, or `none`"));
-        }
-        let secret_places = [
-            Some(inputs.places.home.as_path()),
-            inputs.user_home.as_deref(),
-            Some(Path::new("/")),
-        ];
-        if secret_places
-            .into_iter()
-            .flatten()
-            .any(|place| place.starts_with(folder))
-        {
-            return Err(Failure::refused(format!(
-                "the workspace {} holds your home or the bottles' own folder",
-                folder.display()
-            ))
-            .hint("give the agent the one folder it is to work on"));
-        }
-    }
+    let from = from
+        .map(|folder| folder_to_give(&folder, inputs))
+        .transpose()?;
     let mounted = written.mode == WorkspaceMode::Mount;
     if written.read_only && !mounted {
         return Err(Failure::invalid("workspace.read_only is for `mode: mount`")
@@ -253,6 +232,36 @@ fn workspace(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Workspace> {
         ignore: written.ignore,
         workdir,
     })
+}
+
+/// The folder itself, by whatever link or `..` it is named: what is compared here, copied or mounted, and looked at later
+/// must be one and the same.
+fn folder_to_give(named: &Path, inputs: &Inputs<'_>) -> Result<PathBuf> {
+    if !named.is_dir() {
+        return Err(Failure::not_found(format!(
+            "the workspace {} is not a folder",
+            named.display()
+        ))
+        .hint("set `workspace: {from: cwd}`, a folder, or `none`"));
+    }
+    let folder = fs::canonicalize(named).at("read the workspace", named)?;
+    let secret_places = [
+        Some(inputs.places.home.as_path()),
+        inputs.user_home.as_deref(),
+        Some(Path::new("/")),
+    ];
+    let is_inside = |place: &Path| {
+        let itself = fs::canonicalize(place);
+        itself.as_deref().unwrap_or(place).starts_with(&folder)
+    };
+    if secret_places.into_iter().flatten().any(is_inside) {
+        return Err(Failure::refused(format!(
+            "the workspace {} holds your home or the bottles' own folder",
+            named.display()
+        ))
+        .hint("give the agent the one folder it is to work on"));
+    }
+    Ok(folder)
 }
 
 /// A path of the host as manifests write it: absolute (a manifest's own files are by now), `~/…`, or relative to `base`.

@@ -106,18 +106,31 @@ pub fn collect(engine: &Engine, home: &Home, dry_run: bool) -> Result<Collected>
             }),
         }
     }
-    revoke_keys(home, &mut collected)?;
+    revoke_keys(engine, home, &mut collected)?;
     Ok(collected)
 }
 
 /// Deploy keys at a forge outlive everything that is here.
-fn revoke_keys(home: &Home, collected: &mut Collected) -> Result<()> {
+fn revoke_keys(engine: &Engine, home: &Home, collected: &mut Collected) -> Result<()> {
     for record in keys::all(&home.state, None)? {
         let slug = record.slug.clone();
+        if collected.kept.iter().any(|kept| kept.slug == slug) {
+            continue;
+        }
         let folder = home.state.folder(&slug)?;
-        let is_kept = collected.kept.iter().any(|kept| kept.slug == slug);
-        // An `up` may have begun since; it has its lock before it has a key.
-        if is_kept || folder.exists() && BottleLock::attempt(&folder)?.is_none() {
+        let _lock = match folder.exists() {
+            false => None,
+            true => match BottleLock::attempt(&folder)? {
+                None => continue,
+                lock => lock,
+            },
+        };
+        // An `up` may have begun and ended since the engine and the records were looked at: the key would be that of a
+        // bottle that lives.
+        let labels = Labels::of_bottle(&home.label, &slug);
+        if containers::list(engine, &labels)?.iter().any(agent_runs)
+            || !keys::all(&home.state, Some(&slug))?.contains(&record)
+        {
             continue;
         }
         let revoked = if collected.dry_run {
@@ -193,6 +206,11 @@ fn look_at(engine: &Engine, labels: &Labels) -> Result<OfTheEngine> {
     ))
 }
 
+fn agent_runs(container: &Container) -> bool {
+    let runs = ["running", "paused", "restarting"].contains(&container.state.as_str());
+    container.role() == "agent" && runs
+}
+
 enum Outcome {
     Alive(&'static str),
     Dead(Vec<Found>),
@@ -219,17 +237,19 @@ impl Bottle<'_> {
             state::private_dir(&folder)?;
         }
         let outcome = match BottleLock::attempt(&folder) {
-            Ok(Some(lock)) => {
+            Ok(Some(_lock)) => {
                 let outcome = self.collect_held(&folder, dry_run);
-                drop(lock);
+                if deleted {
+                    // While it is ours: a moment later it could be the lock of an `up`.
+                    let _ = fs::remove_file(folder.join("lock"));
+                }
                 outcome
             }
             Ok(None) => Ok(Outcome::Alive("somebody is working on it")),
             Err(failure) => Err(failure),
         };
         if deleted {
-            // Somebody else's by now, or ours and empty but for the lock.
-            let _ = fs::remove_file(folder.join("lock"));
+            // Only what is empty goes: what an `up` has put there by now stays.
             let _ = fs::remove_dir(&folder);
         }
         outcome
@@ -248,13 +268,7 @@ impl Bottle<'_> {
         let open = journal.open()?;
         let has = |kind: &str| open.iter().any(|entry| entry.kind == kind);
         let unfinished = has(START) || has(STOP) || has(CHECK);
-        let runs = self.containers.iter().any(|container| {
-            container.role() == "agent"
-                && matches!(
-                    container.state.as_str(),
-                    "running" | "paused" | "restarting"
-                )
-        });
+        let runs = self.containers.iter().any(agent_runs);
         if runs && !unfinished && !self.is_of_a_check() {
             return Ok(Outcome::Alive("its agent runs"));
         }
@@ -319,7 +333,7 @@ impl Bottle<'_> {
             down::note_stopped(&request)?;
         }
         for entry in open {
-            self.undo(entry, folder)?;
+            self.undo(entry)?;
             journal.end(entry.id)?;
         }
         for path in half_written(folder) {
@@ -334,10 +348,10 @@ impl Bottle<'_> {
         down::remove_labelled(self.engine, &labels).map(drop)
     }
 
-    fn undo(&self, entry: &Entry, folder: &Path) -> Result<()> {
+    fn undo(&self, entry: &Entry) -> Result<()> {
         match entry.kind.as_str() {
             START | STOP => Ok(()),
-            CHECK => remove_folder(folder),
+            CHECK => planner::release(&self.home.state, self.slug),
             kind => match UNDO.iter().find(|(known, _)| *known == kind) {
                 Some((_, undo)) => undo(self.engine, entry)
                     .map_err(|failure| failure.while_doing(format!("undoing {kind}"))),
@@ -349,23 +363,6 @@ impl Bottle<'_> {
             },
         }
     }
-}
-
-/// All but the lock, which is ours until we are done.
-fn remove_folder(folder: &Path) -> Result<()> {
-    for entry in fs::read_dir(folder).at("read", folder)?.flatten() {
-        if entry.file_name() == "lock" {
-            continue;
-        }
-        let path = entry.path();
-        let removed = match entry.file_type() {
-            Ok(kind) if kind.is_dir() => fs::remove_dir_all(&path),
-            _ => fs::remove_file(&path),
-        };
-        removed.at("remove", &path)?;
-    }
-    fs::remove_file(folder.join("lock")).at("remove", folder)?;
-    fs::remove_dir(folder).at("remove", folder)
 }
 
 /// Temporary files of writes that never became the file. A writer renames within milliseconds; an hour is for the planner,

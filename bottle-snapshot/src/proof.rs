@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bottle_plan::failure::{Failure, Kind, Result};
 use bottle_plan::forms;
 use bottle_plan::snapshot::Proof;
-use bottle_run::engine::{Engine, at_once};
+use bottle_run::engine::Engine;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -22,6 +22,8 @@ pub struct Parts<'a> {
     pub image: &'a Image,
     /// What the engine printed about it.
     pub text: &'a [u8],
+    /// And about how it was made.
+    pub history: &'a [u8],
     /// How many layers are of the base.
     pub base_layers: usize,
     /// How many layers above the base an earlier proof covers.
@@ -57,11 +59,8 @@ pub fn prove(
     parts: &Parts<'_>,
     effort: Effort,
 ) -> Result<Proof> {
-    let (layers, texts) = at_once(
-        || layers(engine, needles, parts, effort),
-        || texts(engine, needles, parts),
-    )?;
-    let (mut searched, texts) = (layers?, texts?);
+    let mut searched = layers(engine, needles, parts, effort)?;
+    let texts = texts(needles, parts);
     searched.parts.extend(texts.parts);
     searched.report.merge(texts.report);
     if !searched.report.hits.is_empty() {
@@ -166,18 +165,7 @@ fn saved(
 }
 
 /// Configuration, labels, environment and history, as the engine tells them.
-fn texts(engine: &Engine, needles: &Needles, parts: &Parts<'_>) -> Result<Searched> {
-    let id = parts.image.id.as_str();
-    let history = engine
-        .call([
-            "image",
-            "history",
-            "--no-trunc",
-            "--format={{json .}}",
-            "--",
-            id,
-        ])
-        .run()?;
+fn texts(needles: &Needles, parts: &Parts<'_>) -> Searched {
     let mut report = Report::default();
     scan::text(
         needles,
@@ -188,15 +176,15 @@ fn texts(engine: &Engine, needles: &Needles, parts: &Parts<'_>) -> Result<Search
     );
     scan::text(
         needles,
-        &history.stdout,
+        parts.history,
         "the image's history",
         "what `docker image history` says",
         &mut report,
     );
-    Ok(Searched {
-        parts: [(id.to_owned(), report.bytes)].into(),
+    Searched {
+        parts: [(parts.image.id.clone(), report.bytes)].into(),
         report,
-    })
+    }
 }
 
 /// Now, RFC 3339.

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 
 use bottle_plan::explain::counted;
 use bottle_plan::failure::{Failure, Result};
 use bottle_plan::handle::Containers;
 use bottle_plan::plan::Plan;
 use bottle_plan::resume::SNAPSHOTS_FOLDER;
-use bottle_plan::snapshot::{Changes, Parent, SNAPSHOT_SCHEMA, Snapshot, Snapshots};
+use bottle_plan::snapshot::{Changes, Parent, Proof, SNAPSHOT_SCHEMA, Snapshot, Snapshots};
 use bottle_plan::state;
 use bottle_run::bottle::Home;
 use bottle_run::engine::{Engine, at_once};
@@ -22,6 +23,7 @@ use crate::journal::{JOURNAL_SCHEMA, Journal};
 use crate::needles::Needles;
 use crate::proof::{self, Effort, Parts, now};
 use crate::recover::{self, mark_preserved, remove_folder, sweep, thaw};
+use crate::scan::{self, folder};
 use crate::squash;
 use crate::values::{self, Choice, Collected, Known};
 
@@ -226,7 +228,7 @@ fn make(
     say(&format!("freezing `{}`", request.slug));
     let created_at = now()?;
     let labels = labels(request, ready, journal, &created_at);
-    let (image, changes) = freeze(engine, request, ready, &labels)?;
+    let (image, told) = freeze(engine, request, ready, &labels)?;
     interrupt::check()?;
     let (image, lineage) = if request.squash {
         say("making all layers one");
@@ -241,28 +243,13 @@ fn make(
     } else {
         (image, ready.lineage.clone())
     };
-    let (found, history) = at_once(
-        || engine::image(engine, &image),
-        || engine::history(engine, &image),
-    )?;
-    let (found, text) =
-        found?.ok_or_else(|| Failure::failed("the engine lost the image it made"))?;
     let secrets = counted(proof::count(&ready.needles) as u64, "secret");
     say(&format!("searching it for {secrets}"));
-    let parts = Parts {
-        image: &found,
-        text: &text,
-        history: &history?,
-        base_layers: lineage.base_layers,
-        proven_layers: lineage.proven_layers,
-    };
-    let proof = proof::prove(
-        engine,
-        &ready.needles,
-        &ready.collected,
-        &parts,
-        Effort::New,
-    )?;
+    let Searched {
+        found,
+        proof,
+        changes,
+    } = search(engine, ready, &image, &lineage, told)?;
     interrupt::check()?;
     let snapshot = Snapshot {
         schema: SNAPSHOT_SCHEMA.to_owned(),
@@ -286,6 +273,55 @@ fn make(
     };
     record(engine, request, ready, &snapshot)?;
     Ok(snapshot)
+}
+
+/// What a look at the new image came to.
+struct Searched {
+    found: Image,
+    proof: Proof,
+    changes: Changes,
+}
+
+/// Proves that no value is in the image. `told` is what it changes, when the engine has said it already.
+fn search(
+    engine: &Engine,
+    ready: &Ready,
+    image: &str,
+    lineage: &Lineage,
+    told: Option<Changes>,
+) -> Result<Searched> {
+    // The history is asked for beside all the rest: it takes as long as the engine's client takes to start.
+    thread::scope(|scope| {
+        let history = scope.spawn(|| engine::history(engine, image));
+        let (found, text) = engine::image(engine, image)?
+            .ok_or_else(|| Failure::failed("the engine lost the image it made"))?;
+        let parts = Parts {
+            image: &found,
+            text: &text,
+            base_layers: lineage.base_layers,
+            proven_layers: lineage.proven_layers,
+        };
+        let (changes, proof) = at_once(
+            || match told {
+                Some(changes) => Ok(changes),
+                None => scan::changes::of(&found)
+                    .unwrap_or_else(|| changes(engine, &ready.container.id)),
+            },
+            || {
+                let (needles, collected) = (&ready.needles, &ready.collected);
+                proof::prove(engine, needles, collected, &parts, Effort::New, || {
+                    let told = history.join();
+                    told.unwrap_or_else(|_| Err(Failure::failed("a thread panicked")))
+                })
+            },
+        )?;
+        let (proof, changes) = (proof?, changes?);
+        Ok(Searched {
+            found,
+            proof,
+            changes,
+        })
+    })
 }
 
 fn labels(
@@ -315,14 +351,14 @@ fn labels(
     ])
 }
 
-/// The commit itself, and beside it what it changes. The engine thaws the agent again when it is done, also when we are
-/// not there any more.
+/// The commit itself, and beside it what it changes, where only the engine can say that. The engine thaws the agent again
+/// when it is done, also when we are not there any more.
 fn freeze(
     engine: &Engine,
     request: &Request<'_>,
     ready: &Ready,
     labels: &BTreeMap<&'static str, String>,
-) -> Result<(String, Changes)> {
+) -> Result<(String, Option<Changes>)> {
     let mut call = engine
         .call(["container", "commit"])
         .arg(format!("--pause={}", !request.no_pause));
@@ -333,9 +369,14 @@ fn freeze(
         call = call.arg(format!("--message={message}"));
     }
     let id = ready.container.id.as_str();
+    // All of a squashed image is one layer, which shows no change any more.
+    let is_seen_later = !request.squash && folder::of(&ready.from).is_some();
     let (committed, changes) = at_once(
         || call.args(["--", id]).unlimited().run(),
-        || changes(engine, id),
+        || match is_seen_later {
+            true => Ok(None),
+            false => changes(engine, id).map(Some),
+        },
     )?;
     let committed = committed.map_err(|failure| failure.while_doing("freezing the agent"))?;
     Ok((committed.text(), changes?))

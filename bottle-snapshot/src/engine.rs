@@ -240,28 +240,22 @@ fn parse<T: for<'a> Deserialize<'a>>(bytes: &[u8], what: &str) -> Result<T> {
 /// # Errors
 /// Failed, with the reason, when it is not; nothing has been changed then.
 pub fn check_can_commit(engine: &Engine) -> Result<()> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Version {
-        server: Option<serde_json::Value>,
-        client: Option<serde_json::Value>,
+    // Its client says what it is without asking anybody: the full answer has the engine start three programs.
+    let output = engine.call(["--version"]).run()?;
+    if can_commit(&output.text()) {
+        return Ok(());
     }
-    let output = engine.call(["version", "--format={{json .}}"]).run()?;
-    let version: Option<Version> = serde_json::from_slice(&output.stdout).ok();
-    // Docker has a server; Podman without a service is only a client, whose name stands in its version.
-    let named = |part: &Option<serde_json::Value>| {
-        part.as_ref().is_some_and(|part| {
-            let text = part.to_string();
-            text.contains("ApiVersion") || text.contains("APIVersion")
-        })
-    };
-    match version {
-        Some(version) if named(&version.server) || named(&version.client) => Ok(()),
-        _ => Err(Failure::failed(
-            "the engine cannot freeze a container: it is neither Docker nor Podman, and only these make an image of a running container",
-        )
-        .hint("nothing was changed; point BOTTLE_DOCKER at docker or podman")),
-    }
+    Err(Failure::failed(
+        "the engine cannot freeze a container: it is neither Docker nor Podman, and only these make an image of a running container",
+    )
+    .hint("nothing was changed; point BOTTLE_DOCKER at docker or podman"))
+}
+
+/// `Docker version 28.2.2, build e6534b4`, and `podman version 5.4.2`, also where it goes by the name of Docker.
+fn can_commit(version: &str) -> bool {
+    ["Docker version ", "podman version "]
+        .iter()
+        .any(|begin| version.starts_with(begin))
 }
 
 /// What the engine knows of how an image was made, a line of JSON each step: `docker image history`.
@@ -311,7 +305,21 @@ pub fn images_with(engine: &Engine, labels: &[String]) -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::is_missing;
+    use super::{can_commit, is_missing};
+
+    #[test]
+    fn docker_and_podman_are_known_by_what_they_call_themselves() {
+        assert!(can_commit("Docker version 20.10.24+dfsg1, build 297e128"));
+        assert!(can_commit("podman version 5.4.2"));
+        for other in [
+            "nerdctl version 2.0.3",
+            "true (GNU coreutils) 9.7",
+            "",
+            "{\"version\":\"1.0\"}",
+        ] {
+            assert!(!can_commit(other), "{other}");
+        }
+    }
 
     #[test]
     fn an_image_is_missing_when_that_is_said_of_it_and_not_of_another() {

@@ -22,8 +22,6 @@ pub struct Parts<'a> {
     pub image: &'a Image,
     /// What the engine printed about it.
     pub text: &'a [u8],
-    /// And about how it was made.
-    pub history: &'a [u8],
     /// How many layers are of the base.
     pub base_layers: usize,
     /// How many layers above the base an earlier proof covers.
@@ -48,7 +46,8 @@ pub enum Effort {
     All,
 }
 
-/// Searches an image.
+/// Searches an image: its layers, and then what the engine says of it. Its `history` is the last to be needed: it can be
+/// asked for meanwhile.
 ///
 /// # Errors
 /// Refused, with every place, when a value is inside; failed, when something cannot be read.
@@ -58,9 +57,10 @@ pub fn prove(
     collected: &Collected,
     parts: &Parts<'_>,
     effort: Effort,
+    history: impl FnOnce() -> Result<Vec<u8>>,
 ) -> Result<Proof> {
     let mut searched = layers(engine, needles, parts, effort)?;
-    let texts = texts(needles, parts);
+    let texts = texts(needles, parts, &history()?);
     searched.parts.extend(texts.parts);
     searched.report.merge(texts.report);
     if !searched.report.hits.is_empty() {
@@ -165,7 +165,7 @@ fn saved(
 }
 
 /// Configuration, labels, environment and history, as the engine tells them.
-fn texts(needles: &Needles, parts: &Parts<'_>) -> Searched {
+fn texts(needles: &Needles, parts: &Parts<'_>, history: &[u8]) -> Searched {
     let mut report = Report::default();
     scan::text(
         needles,
@@ -176,7 +176,7 @@ fn texts(needles: &Needles, parts: &Parts<'_>) -> Searched {
     );
     scan::text(
         needles,
-        parts.history,
+        history,
         "the image's history",
         "what `docker image history` says",
         &mut report,

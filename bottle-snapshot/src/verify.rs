@@ -46,11 +46,12 @@ pub fn verify(
     let parts = Parts {
         image: &image,
         text: &text,
-        history: &history?,
         base_layers: snapshot.base_layers,
         proven_layers: 0,
     };
-    let proof = proof::prove(engine, &needles, &collected, &parts, Effort::All)?;
+    let proof = proof::prove(engine, &needles, &collected, &parts, Effort::All, || {
+        history
+    })?;
     let lost: Vec<&str> = snapshot
         .proof
         .values

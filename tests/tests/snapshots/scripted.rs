@@ -87,7 +87,10 @@ fn a_bottle_that_was_started_anew_meanwhile_is_searched_for_its_new_secrets() {
     }]);
     let engine = FakeDocker::new(&Script {
         rules: vec![
-            says(&["version"], &json!({"Server": {"ApiVersion": "1.41"}})),
+            Rule {
+                stdout: "Docker version 28.2.2, build e6534b4\n".to_owned(),
+                ..Rule::for_args(&["--version"])
+            },
             says(&["container", "inspect"], &container),
             Rule {
                 stdout: json!([{"Id": image(1), "RootFS": {"Layers": [image(2)]}}]).to_string(),

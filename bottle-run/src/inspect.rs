@@ -105,8 +105,9 @@ fn excess(plan: &Plan, found: &Inspected) -> Option<String> {
     let host = &found.host_config;
     identity(plan, found)
         .or_else(|| privileges(plan, host))
-        .or_else(|| confinement(host))
+        // Before the options: with a namespace of the host's the engine itself adds one, and that is not what is wrong.
         .or_else(|| surroundings(plan, found))
+        .or_else(|| confinement(host))
         .or_else(|| network(plan, found))
 }
 

@@ -241,7 +241,8 @@ fn pushes(repo: &Repo) -> String {
     text
 }
 
-fn workspace(plan: &Plan) -> String {
+/// What the agent is given to work on, and whether it changes what is on the host.
+pub(crate) fn workspace(plan: &Plan) -> String {
     let place = &plan.workspace.workdir;
     match (&plan.workspace.from, plan.workspace.mode) {
         (None, _) => format!("an empty folder at {place}"),

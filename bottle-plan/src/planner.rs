@@ -1,6 +1,7 @@
 //! Plans one bottle: reads its manifests, reserves its place in the state home, resolves.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
@@ -360,17 +361,51 @@ pub fn drop_stale_reservations(home: &StateHome) {
     }
 }
 
-/// The state folder of a bottle, removed with everything in it.
+/// The state folder of a bottle, removed with everything in it. Whoever may share it holds its lock: what says that there
+/// is a bottle goes last but one, and the lock last. Gone earlier, it would let an `up` begin in what is being removed.
 ///
 /// # Errors
 /// When something in it cannot be removed.
 pub fn release(home: &StateHome, slug: &str) -> Result<()> {
+    const LAST: [&str; 2] = ["metadata.json", "lock"];
     let folder = home.folder(slug)?;
-    match fs::remove_dir_all(&folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).at("remove", &folder)
+    match fs::symlink_metadata(&folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Ok(found) if found.is_dir() => {}
+        // A link is removed, and what it leads to is not.
+        found => {
+            return found
+                .and_then(|_| fs::remove_file(&folder))
+                .at("remove", &folder);
         }
-        _ => Ok(()),
+    }
+    for entry in fs::read_dir(&folder).at("read", &folder)? {
+        let entry = entry.at("read", &folder)?;
+        if LAST.iter().all(|name| entry.file_name() != *name) {
+            let path = entry.path();
+            let removed = match entry.file_type() {
+                Ok(kind) if kind.is_dir() => fs::remove_dir_all(&path),
+                _ => fs::remove_file(&path),
+            };
+            removed.or_else(gone_is_done).at("remove", &path)?;
+        }
+    }
+    for path in LAST.map(|name| folder.join(name)) {
+        fs::remove_file(&path)
+            .or_else(gone_is_done)
+            .at("remove", &path)?;
+    }
+    match fs::remove_dir(&folder) {
+        // Somebody began in it anew, as soon as the lock was gone.
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
+        removed => removed.or_else(gone_is_done).at("remove", &folder),
+    }
+}
+
+fn gone_is_done(error: std::io::Error) -> std::io::Result<()> {
+    match error.kind() {
+        ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
     }
 }
 

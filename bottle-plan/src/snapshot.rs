@@ -14,6 +14,9 @@ pub const SNAPSHOTS_SCHEMA: &str = "bottle.snapshots/v1";
 /// The file of a bottle's state folder that holds its [`Snapshots`].
 pub const SNAPSHOTS_FILE: &str = "snapshots.json";
 
+/// The file beside it in which `bottle-snapshot` writes down what it has begun; gone when that is done or undone.
+pub const SNAPSHOT_JOURNAL_FILE: &str = "snapshot-journal.json";
+
 /// One frozen agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]

@@ -223,10 +223,10 @@ pub fn private_dir(path: &Path) -> Result<()> {
     }
 }
 
-/// Writes a file whole: a temporary one in the same folder with its mode from birth, fsync, rename.
+/// Writes a file whole: a temporary one in the same folder with its mode from birth, fsync, rename, fsync of the folder.
 ///
 /// # Errors
-/// When any step fails; the old file is then still there.
+/// When any step fails; the old file is then still there, unless it was the last step.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
@@ -234,12 +234,12 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
         .permissions(Permissions::from_mode(mode))
         .tempfile_in(folder)
         .at("write in", folder)?;
-    file.write_all(bytes).at("write", path)?;
-    file.as_file().sync_all().at("write", path)?;
     // The umask may have taken bits away that the reader in the container needs.
     file.as_file()
         .set_permissions(Permissions::from_mode(mode))
         .at("set the mode of", path)?;
+    file.write_all(bytes).at("write", path)?;
+    file.as_file().sync_all().at("write", path)?;
     file.persist(path)
         .map_err(|error| error.error)
         .at("write", path)?;

@@ -54,6 +54,52 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 #[test]
+fn an_endless_file_is_no_manifest() {
+    let home = Home::new();
+    let output = home.run(&["--manifest", "/dev/zero", "--check"], b"");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        text(&output.stderr).contains("bytes long"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn a_workspace_is_the_folder_itself_however_it_is_named() {
+    let home = Home::new();
+    let real = home.path().canonicalize().expect("there").join("work");
+    fs::create_dir(&real).expect("mkdir");
+    let link = |name: &str, to: &Path| {
+        let link = home.path().join(name);
+        std::os::unix::fs::symlink(to, &link).expect("a link");
+        link
+    };
+    let planned = |from: &Path| {
+        let manifest = format!("image: x\nworkspace: {{from: {}}}\n", from.display());
+        fs::write(home.path().join("bottles/given.yaml"), manifest).expect("write");
+        home.run(&["given", "--slug", "given"], b"")
+    };
+    for named in [link("to-work", &real), real.join("../work"), real.clone()] {
+        let output = planned(&named);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let plan: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(
+            plan["workspace"]["from"],
+            real.to_str().expect("UTF-8"),
+            "{}",
+            named.display()
+        );
+    }
+    // The bottles' own folder by another name is still it.
+    for named in [link("to-home", home.path()), real.join("..")] {
+        let output = planned(&named);
+        assert_eq!(output.status.code(), Some(3), "{}", named.display());
+        assert!(text(&output.stderr).contains("holds your home"));
+    }
+}
+
+#[test]
 fn diff_says_what_is_gained_and_answers_as_diff_does() {
     let home = Home::new();
     let differs = home.run(&["diff", "old.json", "new.json"], b"");

@@ -295,9 +295,10 @@ fn remove(
             Err(failure) => failures.push(failure),
         }
     }
-    let first = failures.pop();
+    // The last one decides the exit code, and is told as every failure is.
+    let last = failures.pop();
     for failure in failures {
         tool::say(TOOL, &failure.chain());
     }
-    first.map_or(Ok(0), Err)
+    last.map_or(Ok(0), Err)
 }

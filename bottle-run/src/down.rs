@@ -1,5 +1,6 @@
 //! Down: everything `up` makes, removed in inverse order. Gone already is done.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -8,6 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use bottle_plan::failure::{Failure, Kind, PathContext as _, Result};
+use bottle_plan::planner;
+use bottle_plan::snapshot::SNAPSHOT_JOURNAL_FILE;
 use bottle_plan::state::{self, StateHome};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -80,21 +83,19 @@ pub fn down(engine: &Engine, request: &Request<'_>, say: &dyn Fn(&str)) -> Resul
     // From here on it is to be finished, by the next `down` or by `gc`. A disk that is full must not keep it running.
     let _ = journal.begin(STOP, serde_json::Value::Null);
     let mut removed = remove(engine, request, &folder)?;
-    let preserved = request
-        .home
-        .metadata(request.slug)?
-        .is_some_and(|known| known.preserved);
-    if request.purge && preserved {
+    let kept = if request.purge {
+        why_kept(request, &folder)?
+    } else {
+        None
+    };
+    if folder.is_dir() && (!request.purge || kept.is_some()) {
         note_stopped(request)?;
-        say(&format!(
-            "its state is kept, because it has snapshots: bottle-snapshot rm {} --all removes them",
-            request.slug
-        ));
-    } else if request.purge && folder.is_dir() {
-        fs::remove_dir_all(&folder).at("remove", &folder)?;
-        removed.state = true;
     } else if folder.is_dir() {
-        note_stopped(request)?;
+        planner::release(request.home, request.slug)?;
+        removed.state = true;
+    }
+    if let Some(why) = kept {
+        say(&format!("its state is kept, because {why}"));
     }
     journal.end_all(&[START, STOP])?;
     if removed.nothing() && !folder.is_dir() {
@@ -104,6 +105,21 @@ pub fn down(engine: &Engine, request: &Request<'_>, say: &dyn Fn(&str)) -> Resul
         );
     }
     Ok(removed)
+}
+
+/// What of the state is somebody else's to remove first: without it nobody would find what it leads to in the engine.
+fn why_kept(request: &Request<'_>, folder: &Path) -> Result<Option<String>> {
+    let slug = request.slug;
+    if folder.join(SNAPSHOT_JOURNAL_FILE).exists() {
+        return Ok(Some(
+            "a bottle-snapshot was killed in it: bottle-snapshot gc finishes or undoes that"
+                .to_owned(),
+        ));
+    }
+    let known = request.home.metadata(slug)?;
+    Ok(known
+        .is_some_and(|known| known.preserved)
+        .then(|| format!("it has snapshots: bottle-snapshot rm {slug} --all removes them")))
 }
 
 /// As [`down`], for whoever holds the lock already.
@@ -120,19 +136,24 @@ pub fn remove(engine: &Engine, request: &Request<'_>, folder: &Path) -> Result<R
     let mut failures = Vec::new();
 
     let found = containers::list(engine, &labels)?;
-    if folder.is_dir() && !found.is_empty() {
-        // Logs are a courtesy: a full disk must not keep a bottle running.
-        if let Err(failure) = save_logs(engine, &found, folder) {
-            failures.push(failure);
-        }
-    }
     // Side by side: an agent that outlives the sidecar by a moment is cut off, not free.
     let (agents, sidecars): (Vec<_>, Vec<_>) = found.into_iter().partition(|c| c.role() == "agent");
     let (without_agents, without_sidecars) = at_once(
-        || remove_containers(engine, &agents),
-        || stop(engine, &sidecars).and_then(|()| remove_containers(engine, &sidecars)),
+        || {
+            let saved = save_logs(engine, &agents, folder);
+            (saved, remove_containers(engine, &agents))
+        },
+        || {
+            // What it says at its end is said before its logs are read.
+            let stopped = stop(engine, &sidecars);
+            let saved = save_logs(engine, &sidecars, folder);
+            let removed = stopped.and_then(|()| remove_containers(engine, &sidecars));
+            (saved, removed)
+        },
     )?;
-    for (group, result) in [(agents, without_agents), (sidecars, without_sidecars)] {
+    for (group, (saved, result)) in [(agents, without_agents), (sidecars, without_sidecars)] {
+        // Logs are a courtesy: a full disk must not keep a bottle running.
+        failures.extend(saved.err());
         match result {
             Ok(()) => removed.containers.extend(group.into_iter().map(|c| c.name)),
             Err(failure) => failures.push(failure),
@@ -237,8 +258,16 @@ fn done_or_gone(what: &str, output: &Output, gone: &[&str]) -> Result<()> {
     Err(failure_of(what, output))
 }
 
-/// Appends what the containers printed to `compose.log`, each line with its time and its role.
+/// Appends what the containers printed to `compose.log`, each line with its time and its role. A bottle whose folder was
+/// deleted has no place for it.
 fn save_logs(engine: &Engine, found: &[Container], folder: &Path) -> Result<()> {
+    let ran: Vec<&Container> = found
+        .iter()
+        .filter(|container| container.state != "created")
+        .collect();
+    if ran.is_empty() || !folder.is_dir() {
+        return Ok(());
+    }
     let path = folder.join("compose.log");
     let mut file = fs::OpenOptions::new()
         .create(true)
@@ -247,19 +276,20 @@ fn save_logs(engine: &Engine, found: &[Container], folder: &Path) -> Result<()> 
         .custom_flags(nix::libc::O_NOFOLLOW)
         .open(&path)
         .at("open", &path)?;
-    for container in found
-        .iter()
-        .filter(|container| container.state != "created")
-    {
+    for container in ran {
         let output = engine
             .call(["logs", "--timestamps", "--", &container.id])
             .output()?;
+        let mut text = String::new();
         for line in String::from_utf8_lossy(&output.stdout)
             .lines()
             .chain(output.stderr.lines())
         {
-            writeln!(file, "{} | {line}", container.role()).at("write", &path)?;
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{} | {line}", container.role());
         }
+        // Whole, so that the logs of two containers do not run into each other.
+        file.write_all(text.as_bytes()).at("write", &path)?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{Read, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -267,10 +268,13 @@ impl Call {
             .spawn()
             .map_err(|error| cannot_start(&self.program, error))?;
 
-        let stdout = child
-            .stdout
-            .take()
-            .map(|pipe| thread::spawn(move || read_stdout(pipe)));
+        let (open, at_end) = mpsc::channel::<()>();
+        let stdout = child.stdout.take().map(|pipe| {
+            thread::spawn(move || {
+                let _open = open;
+                read_stdout(pipe)
+            })
+        });
         let stderr = child
             .stderr
             .take()
@@ -278,7 +282,7 @@ impl Call {
         let feeder = child.stdin.take().zip(self.stdin).map(|(mut pipe, write)| {
             thread::spawn(move || write(&mut pipe).and_then(|()| pipe.flush()))
         });
-        let status = wait(&mut child, self.limit, &described)?;
+        let status = wait(&mut child, self.limit, &described, &at_end)?;
         let read = |reader: Option<thread::JoinHandle<Vec<u8>>>| {
             reader
                 .and_then(|thread| thread.join().ok())
@@ -352,10 +356,20 @@ fn cannot_start(program: &OsStr, error: std::io::Error) -> Failure {
         .hint("install Docker with the Compose v2 plugin (scripts/setup does it on Debian), or name it with BOTTLE_DOCKER")
 }
 
-/// Waits for the child, for the time limit, or for a signal to us, whichever is first.
-fn wait(child: &mut Child, limit: Option<Duration>, described: &str) -> Result<ExitStatus> {
+/// How often a child is looked at, at first and at last: a signal to us or the time limit may be noticed so late.
+const PAUSES: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(5));
+
+/// Waits for the child, for the time limit, or for a signal to us, whichever is first. Its stdout, which `at_end` tells of,
+/// ends just before itself: from then on it is looked at often, because most calls are as short as some pauses.
+fn wait(
+    child: &mut Child,
+    limit: Option<Duration>,
+    described: &str,
+    at_end: &mpsc::Receiver<()>,
+) -> Result<ExitStatus> {
     let started = Instant::now();
-    let mut pause = Duration::from_micros(200);
+    let (first, last) = PAUSES;
+    let (mut pause, mut has_ended) = (first, false);
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Ok(status),
@@ -380,8 +394,13 @@ fn wait(child: &mut Child, limit: Option<Duration>, described: &str) -> Result<E
             ))
             .hint("see whether the engine is well: docker info"));
         }
-        thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(5));
+        if has_ended {
+            thread::sleep(pause);
+        } else if at_end.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
+            (pause, has_ended) = (first, true);
+            continue;
+        }
+        pause = (pause * 2).min(last);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The files of a bottle in its state folder: written before anything is started, removed when it is gone.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, lchown};
 use std::path::Path;
 
 use bottle_plan::failure::{Failure, PathContext as _, Result};
@@ -9,7 +9,7 @@ use bottle_plan::handle::Containers;
 use bottle_plan::plan::Plan;
 use bottle_plan::state::{private_dir, to_json, write_atomic};
 use bottle_plan::strict::SOCKETS;
-use nix::unistd::{Gid, Uid, chown, geteuid};
+use nix::unistd::geteuid;
 
 use crate::ask;
 
@@ -128,9 +128,8 @@ pub(crate) fn give(path: &Path, uid: u32, gid: u32) -> Result<()> {
             Failure::invalid(format!("{} is a symbolic link", path.display())).hint("remove it"),
         );
     }
-    chown(path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-        .map_err(std::io::Error::from)
-        .at("change the owner of", path)
+    // Not followed either if it has become a link since.
+    lchown(path, Some(uid), Some(gid)).at("change the owner of", path)
 }
 
 /// `uid:gid` as numbers.

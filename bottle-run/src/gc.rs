@@ -132,12 +132,12 @@ pub fn collect(engine: &Engine, home: &Home, dry_run: bool) -> Result<Collected>
             }),
         }
     }
-    revoke_keys(home, &mut collected)?;
+    revoke_keys(engine, home, &mut collected)?;
     Ok(collected)
 }
 
 /// Deploy keys at a forge outlive everything that is here. Those of bottles with anything else to remove are gone by now.
-fn revoke_keys(home: &Home, collected: &mut Collected) -> Result<()> {
+fn revoke_keys(engine: &Engine, home: &Home, collected: &mut Collected) -> Result<()> {
     for record in keys::all(&home.state, None)? {
         let slug = &record.slug;
         let of_it = |found: &Found| found.slug == *slug && found.kind == "deploy-key";
@@ -147,13 +147,16 @@ fn revoke_keys(home: &Home, collected: &mut Collected) -> Result<()> {
         {
             continue;
         }
-        // An `up` writes its new key down where the one before it was: none may begin now, or have been since the look.
+        // An `up` may have begun and ended since the engine and the records were looked at: the key would be that of a
+        // bottle that lives. None may begin now.
         let revoked = under_lock(&home.state.folder(slug)?, || {
-            let is_there = keys::all(&home.state, Some(slug))?.contains(&record);
-            if is_there && !collected.dry_run {
+            let labels = Labels::of_bottle(&home.label, slug);
+            let is_dead = keys::all(&home.state, Some(slug))?.contains(&record)
+                && !containers::list(engine, &labels)?.iter().any(agent_runs);
+            if is_dead && !collected.dry_run {
                 keys::revoke_one(&home.state, &record)?;
             }
-            Ok(is_there)
+            Ok(is_dead)
         });
         match revoked {
             Ok(Some(true)) => collected.removed.push(Found::key(&record)),
@@ -175,17 +178,19 @@ fn under_lock<T>(folder: &Path, work: impl FnOnce() -> Result<T>) -> Result<Opti
         state::private_dir(folder)?;
     }
     let outcome = match BottleLock::attempt(folder) {
-        Ok(Some(lock)) => {
+        Ok(Some(_lock)) => {
             let outcome = work();
-            drop(lock);
+            if is_gone {
+                // While it is ours: a moment later it could be the lock of an `up`.
+                let _ = fs::remove_file(folder.join("lock"));
+            }
             outcome.map(Some)
         }
         Ok(None) => Ok(None),
         Err(failure) => Err(failure),
     };
     if is_gone {
-        // Somebody else's by now, or ours and empty but for the lock.
-        let _ = fs::remove_file(folder.join("lock"));
+        // Only what is empty goes: what an `up` has put there by now stays.
         let _ = fs::remove_dir(folder);
     }
     outcome
@@ -244,6 +249,11 @@ fn look_at(engine: &Engine, labels: &Labels) -> Result<OfTheEngine> {
     ))
 }
 
+fn agent_runs(container: &Container) -> bool {
+    let runs = ["running", "paused", "restarting"].contains(&container.state.as_str());
+    container.role() == "agent" && runs
+}
+
 enum Outcome {
     Alive(&'static str),
     Dead(Vec<Found>),
@@ -281,13 +291,7 @@ impl Bottle<'_> {
         let open = journal.open()?;
         let has = |kind: &str| open.iter().any(|entry| entry.kind == kind);
         let unfinished = has(START) || has(STOP) || has(CHECK);
-        let runs = self.containers.iter().any(|container| {
-            container.role() == "agent"
-                && matches!(
-                    container.state.as_str(),
-                    "running" | "paused" | "restarting"
-                )
-        });
+        let runs = self.containers.iter().any(agent_runs);
         if runs && !unfinished && !self.is_of_a_check() {
             return Ok(Outcome::Alive("its agent runs"));
         }
@@ -356,7 +360,7 @@ impl Bottle<'_> {
             down::note_stopped(&request)?;
         }
         for entry in open {
-            self.undo(entry, folder)?;
+            self.undo(entry)?;
             journal.end(entry.id)?;
         }
         for path in half_written(folder) {
@@ -371,10 +375,10 @@ impl Bottle<'_> {
         down::remove_labelled(self.engine, &labels).map(drop)
     }
 
-    fn undo(&self, entry: &Entry, folder: &Path) -> Result<()> {
+    fn undo(&self, entry: &Entry) -> Result<()> {
         match entry.kind.as_str() {
             START | STOP => Ok(()),
-            CHECK => remove_folder(folder),
+            CHECK => planner::release(&self.home.state, self.slug),
             kind => match UNDO.iter().find(|(known, _)| *known == kind) {
                 Some((_, undo)) => undo(self.engine, entry)
                     .map_err(|failure| failure.while_doing(format!("undoing {kind}"))),
@@ -386,23 +390,6 @@ impl Bottle<'_> {
             },
         }
     }
-}
-
-/// All but the lock, which is ours until we are done.
-fn remove_folder(folder: &Path) -> Result<()> {
-    for entry in fs::read_dir(folder).at("read", folder)?.flatten() {
-        if entry.file_name() == "lock" {
-            continue;
-        }
-        let path = entry.path();
-        let removed = match entry.file_type() {
-            Ok(kind) if kind.is_dir() => fs::remove_dir_all(&path),
-            _ => fs::remove_file(&path),
-        };
-        removed.at("remove", &path)?;
-    }
-    fs::remove_file(folder.join("lock")).at("remove", folder)?;
-    fs::remove_dir(folder).at("remove", folder)
 }
 
 /// Temporary files of writes that never became the file. A writer renames within milliseconds; an hour is for the planner,

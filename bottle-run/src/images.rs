@@ -363,9 +363,9 @@ fn npmrc() -> Option<PathBuf> {
     named.or_else(usual).filter(|path| can_be_secret(path))
 }
 
-/// The engine's client takes `id=…,src=…` apart at the commas.
+/// The engine's client takes `id=…,src=…`, which is text, apart at the commas.
 fn can_be_secret(path: &Path) -> bool {
-    path.is_file() && !path.to_string_lossy().contains(',')
+    path.is_file() && path.to_str().is_some_and(|path| !path.contains(','))
 }
 
 fn pull(engine: &Engine, image: &str, progress: bool) -> Result<()> {

@@ -39,6 +39,10 @@ struct HostConfig {
     cap_add: Option<Vec<String>>,
     cap_drop: Option<Vec<String>>,
     security_opt: Option<Vec<String>>,
+    #[serde(default)]
+    masked_paths: Option<Vec<String>>,
+    #[serde(default)]
+    readonly_paths: Option<Vec<String>>,
     devices: Option<Vec<serde_json::Value>>,
     device_requests: Option<Vec<serde_json::Value>>,
     extra_hosts: Option<Vec<String>>,
@@ -96,11 +100,18 @@ pub fn check_agent(engine: &Engine, plan: &Plan, container: &str) -> Result<()> 
     }
 }
 
+/// The first thing of the container that is not in the plan.
 fn excess(plan: &Plan, found: &Inspected) -> Option<String> {
     let host = &found.host_config;
-    if host.privileged {
-        return Some("it is privileged".to_owned());
-    }
+    identity(plan, found)
+        .or_else(|| privileges(plan, host))
+        // Before the options: with a namespace of the host's the engine itself adds one, and that is not what is wrong.
+        .or_else(|| surroundings(plan, found))
+        .or_else(|| confinement(host))
+        .or_else(|| network(plan, found))
+}
+
+fn identity(plan: &Plan, found: &Inspected) -> Option<String> {
     if found.config.user != plan.agent.user {
         return Some(format!("it runs as `{}`", found.config.user));
     }
@@ -109,56 +120,71 @@ fn excess(plan: &Plan, found: &Inspected) -> Option<String> {
             "it is not labelled as this bottle's, and would not be removed with it".to_owned(),
         );
     }
+    None
+}
+
+fn privileges(plan: &Plan, host: &HostConfig) -> Option<String> {
+    if host.privileged {
+        return Some("it is privileged".to_owned());
+    }
     let bare = |name: &str| name.trim_start_matches("CAP_").to_ascii_uppercase();
     let granted = &plan.agent.hardening.cap_add;
     let added = host.cap_add.iter().flatten().map(|name| bare(name));
     if let Some(name) = added.into_iter().find(|name| !granted.contains(name)) {
         return Some(format!("the capability {name}"));
     }
-    if !host
-        .cap_drop
-        .iter()
-        .flatten()
-        .any(|name| bare(name) == "ALL")
-    {
+    let mut dropped = host.cap_drop.iter().flatten();
+    if !dropped.any(|name| bare(name) == "ALL") {
         return Some("capabilities that were not dropped".to_owned());
     }
-    let options: Vec<&String> = host.security_opt.iter().flatten().collect();
-    let has = |wanted: &[&str]| {
-        options
-            .iter()
-            .any(|option| wanted.contains(&option.as_str()))
-    };
-    if !has(&[
-        "no-new-privileges:true",
-        "no-new-privileges",
-        "no-new-privileges=true",
-    ]) {
+    None
+}
+
+/// As engines and compose write it.
+const NO_NEW_PRIVILEGES: [&str; 3] = [
+    "no-new-privileges:true",
+    "no-new-privileges",
+    "no-new-privileges=true",
+];
+
+/// Beside these two options every other one takes something away: a profile of AppArmor, a label of SELinux, the masks.
+fn confinement(host: &HostConfig) -> Option<String> {
+    let options = || host.security_opt.iter().flatten().map(String::as_str);
+    if !options().any(|option| NO_NEW_PRIVILEGES.contains(&option)) {
         return Some("the right to gain privileges".to_owned());
     }
-    let profile = options
-        .iter()
-        .find_map(|option| option.strip_prefix("seccomp="));
+    let profile = options().find_map(|option| option.strip_prefix("seccomp="));
     if profile.is_none_or(|profile| !profile.trim_start().starts_with('{')) {
         return Some("no seccomp profile of the bottle's".to_owned());
     }
-    let lists = [
-        ("devices", host.devices.as_ref().map_or(0, Vec::len)),
-        (
-            "device requests",
-            host.device_requests.as_ref().map_or(0, Vec::len),
-        ),
-        (
-            "published ports",
-            host.port_bindings.as_ref().map_or(0, BTreeMap::len),
-        ),
-    ];
+    let known =
+        |option: &&str| NO_NEW_PRIVILEGES.contains(option) || option.starts_with("seccomp=");
+    if let Some(option) = options().find(|option| !known(option)) {
+        return Some(format!("the security option `{option}`"));
+    }
+    // Compose makes of `systempaths=unconfined` that nothing is masked. An engine that does not tell has its own.
+    let masks = [&host.masked_paths, &host.readonly_paths];
+    if masks.into_iter().flatten().any(Vec::is_empty) {
+        return Some("what of /proc and /sys is hidden from containers".to_owned());
+    }
+    None
+}
+
+fn surroundings(plan: &Plan, found: &Inspected) -> Option<String> {
+    let host = &found.host_config;
     // Compose keeps them in no order.
     let mut hosts: Vec<&String> = host.extra_hosts.iter().flatten().collect();
     hosts.sort();
     if hosts.into_iter().ne(granted_hosts(plan, host).iter()) {
         return Some("extra hosts".to_owned());
     }
+    let devices = |devices: &Option<Vec<serde_json::Value>>| devices.as_ref().map_or(0, Vec::len);
+    let ports = host.port_bindings.as_ref().map_or(0, BTreeMap::len);
+    let lists = [
+        ("devices", devices(&host.devices)),
+        ("device requests", devices(&host.device_requests)),
+        ("published ports", ports),
+    ];
     if let Some((what, _)) = lists.iter().find(|(_, count)| *count > 0) {
         return Some((*what).to_owned());
     }
@@ -173,16 +199,15 @@ fn excess(plan: &Plan, found: &Inspected) -> Option<String> {
     if let Some((what, mode)) = namespaces.iter().find(|(_, mode)| shared(mode)) {
         return Some(format!("the {what} namespace of `{mode}`"));
     }
-    if let Some(mount) = found
-        .mounts
-        .iter()
-        .find(|mount| !is_granted(plan, host, mount))
-    {
-        return Some(format!(
-            "a {} mount of {} at {}",
-            mount.kind, mount.source, mount.destination
-        ));
-    }
+    let mut mounts = found.mounts.iter();
+    let mount = mounts.find(|mount| !is_granted(plan, host, mount))?;
+    Some(format!(
+        "a {} mount of {} at {}",
+        mount.kind, mount.source, mount.destination
+    ))
+}
+
+fn network(plan: &Plan, found: &Inspected) -> Option<String> {
     let networks: Vec<&String> = found.network_settings.networks.keys().collect();
     let planned = match plan.is_strict() {
         true => "none",
@@ -191,12 +216,8 @@ fn excess(plan: &Plan, found: &Inspected) -> Option<String> {
     if networks != [planned] {
         return Some(format!("the networks {networks:?}"));
     }
-    if host
-        .dns
-        .iter()
-        .flatten()
-        .ne([&plan.seen_by_agent().egress.to_string()])
-    {
+    let servers = found.host_config.dns.iter().flatten();
+    if servers.ne([&plan.seen_by_agent().egress.to_string()]) {
         return Some("a name server other than its sidecar".to_owned());
     }
     None
@@ -219,6 +240,7 @@ fn is_granted(plan: &Plan, host: &HostConfig, mount: &Mount) -> bool {
         workspace.mode == WorkspaceMode::Mount
             && workspace.from.as_deref() == Some(Path::new(&mount.source))
             && mount.destination == workspace.workdir
+            && !(workspace.read_only && mount.writable)
     };
     let is_resolver = || {
         host.runtime == gvisor::RUNTIME

@@ -151,16 +151,10 @@ impl Journal {
     }
 
     fn lines(&self) -> Result<Vec<Line>> {
-        let text = match fs::read_to_string(&self.path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error).at("read", &self.path),
-        };
-        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        whole
-            .lines()
+        self.whole_lines()?
+            .split_inclusive(|byte| *byte == b'\n')
             .map(|line| {
-                serde_json::from_str(line).map_err(|error| {
+                serde_json::from_slice(line).map_err(|error| {
                     Failure::failed(format!("{} is damaged", self.path.display()))
                         .because(error)
                         .hint("look at it, then remove it: what is in the engine is found by its labels")
@@ -169,13 +163,25 @@ impl Journal {
             .collect()
     }
 
+    /// What is there, up to the last end of a line. Behind it is what a kill or a full disk cut off, perhaps in the middle
+    /// of a character.
+    fn whole_lines(&self) -> Result<Vec<u8>> {
+        let mut bytes = match fs::read(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).at("read", &self.path),
+        };
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n');
+        bytes.truncate(whole.map_or(0, |at| at + 1));
+        Ok(bytes)
+    }
+
     fn append(&self, line: &Line) -> Result<()> {
         let mut text = serde_json::to_string(line)
             .map_err(|error| Failure::failed("cannot write the journal as JSON").because(error))?;
         text.push('\n');
-        let existing = fs::read(&self.path).unwrap_or_default();
-        // What a kill cut off must not swallow the line after it.
-        let whole = existing.iter().rposition(|byte| *byte == b'\n');
+        // What was cut off must not swallow the line after it.
+        let length = self.whole_lines()?.len() as u64;
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -184,7 +190,6 @@ impl Journal {
             .custom_flags(nix::libc::O_NOFOLLOW)
             .open(&self.path)
             .at("open", &self.path)?;
-        let length = whole.map_or(0, |at| at as u64 + 1);
         let written = file.set_len(length).and_then(|()| {
             use std::os::unix::fs::FileExt as _;
             file.write_all_at(text.as_bytes(), length)?;
@@ -230,8 +235,9 @@ mod tests {
     fn a_line_that_was_cut_off_is_as_if_it_had_not_begun() {
         let (_root, journal) = journal();
         let one = journal.begin(START, Value::Null).expect("writes");
-        let mut text = fs::read_to_string(&journal.path).expect("reads");
-        text.push_str("{\"event\":\"begin\",\"id\":2,\"ki");
+        let mut text = fs::read(&journal.path).expect("reads");
+        // In the middle of an `é`.
+        text.extend_from_slice(b"{\"event\":\"begin\",\"id\":2,\"what\":\"caf\xc3");
         fs::write(&journal.path, text).expect("writes");
         assert_eq!(journal.open().expect("reads").len(), 1);
         let two = journal.begin(STOP, Value::Null).expect("writes over it");

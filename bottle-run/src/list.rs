@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use bottle_plan::failure::Result;
+use bottle_plan::failure::{Result, printable};
 use bottle_plan::plan::Plan;
 use bottle_plan::policy::Mode;
 use bottle_plan::state::Metadata;
@@ -206,7 +206,8 @@ pub fn table(list: &List) -> String {
             text,
             "{:width$}  {status:9}  {started:20}  {}{}",
             bottle.slug,
-            bottle.name,
+            // That of an imported bottle was chosen elsewhere.
+            printable(&bottle.name),
             match bottle.mode {
                 Mode::Enforce => "",
                 Mode::Observe => "  (open: egress.mode is observe)",

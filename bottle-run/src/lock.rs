@@ -3,8 +3,9 @@
 //! The lock's descriptor is inherited by the engine's clients. When the runner is killed, the client it started goes
 //! on; because it still holds the lock, a following `down` waits for it instead of racing it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -60,7 +61,8 @@ impl BottleLock {
         }
     }
 
-    /// Takes the lock if nobody has it.
+    /// Takes the lock if nobody has it. One whose file was just taken away, with its folder or for a new one, still counts
+    /// as somebody's.
     ///
     /// # Errors
     /// When the lock file cannot be opened.
@@ -77,9 +79,63 @@ impl BottleLock {
             Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
             Err(std::fs::TryLockError::Error(error)) => return Err(error).at("lock", &path),
         }
+        if !is_still_at(&file, &path).at("look at", &path)? {
+            return Ok(None);
+        }
         fcntl(file.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))
             .map_err(std::io::Error::from)
             .at("share", &path)?;
         Ok(Some(Self { _file: file }))
+    }
+}
+
+/// Whoever removes a bottle removes its lock file while holding it. A file that was opened before that can be locked
+/// after it, and would lock nothing: the next to come makes another one of the same name.
+fn is_still_at(file: &File, path: &Path) -> std::io::Result<bool> {
+    let ours = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use bottle_plan::planner;
+    use bottle_plan::state::StateHome;
+
+    use super::*;
+
+    #[test]
+    fn a_lock_that_goes_with_its_folder_is_never_held_twice() {
+        let root = tempfile::tempdir().expect("temp dir");
+        let home = StateHome::open(&root.path().join("home")).expect("opens");
+        let folder = home.folder("s").expect("a slug");
+        let inside = AtomicUsize::new(0);
+        let taken = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..2000 {
+                        // The folder may go between its making and its lock, which is an error and no lock.
+                        let lock = state::private_dir(&folder)
+                            .and_then(|()| BottleLock::attempt(&folder))
+                            .ok()
+                            .flatten();
+                        if let Some(_lock) = lock {
+                            assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "held twice");
+                            taken.fetch_add(1, Ordering::SeqCst);
+                            thread::yield_now();
+                            inside.fetch_sub(1, Ordering::SeqCst);
+                            planner::release(&home, "s").expect("removes");
+                        }
+                    }
+                });
+            }
+        });
+        assert!(taken.load(Ordering::SeqCst) > 0);
     }
 }

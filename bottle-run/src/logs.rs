@@ -1,7 +1,7 @@
 //! What the containers print, made harmless for the terminal it is shown on.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::process::Stdio;
 use std::thread;
 
@@ -94,21 +94,35 @@ fn follow(engine: &Engine, role: &str, name: &str, request: &Request<'_>) -> Res
     Ok(())
 }
 
-fn print(role: &str, pipe: impl std::io::Read, raw: bool) -> std::io::Result<()> {
-    let mut reader = BufReader::new(pipe);
-    let mut line = Vec::new();
-    while reader.read_until(b'\n', &mut line)? > 0 {
+fn print(role: &str, pipe: impl Read, raw: bool) -> std::io::Result<()> {
+    lines(pipe, |line| {
         let mut out = std::io::stdout().lock();
         if raw {
-            out.write_all(&line)?;
-        } else {
-            let text = String::from_utf8_lossy(&line);
-            writeln!(
-                out,
-                "{role} | {}",
-                printable(text.trim_end_matches(['\n', '\r']))
-            )?;
+            return out.write_all(line);
         }
+        let text = String::from_utf8_lossy(line);
+        let text = printable(text.trim_end_matches(['\n', '\r']));
+        writeln!(out, "{role} | {text}")
+    })
+}
+
+/// A longer line comes in pieces: an agent that never ends one must not fill our memory.
+const LONGEST_LINE: u64 = 1 << 20;
+
+/// Each line with its end, as it comes.
+fn lines(
+    pipe: impl Read,
+    mut each: impl FnMut(&[u8]) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let mut reader = BufReader::new(pipe);
+    let mut line = Vec::new();
+    while reader
+        .by_ref()
+        .take(LONGEST_LINE)
+        .read_until(b'\n', &mut line)?
+        > 0
+    {
+        each(&line)?;
         line.clear();
     }
     Ok(())
@@ -135,13 +149,31 @@ fn kept(path: &std::path::Path, request: &Request<'_>) -> Result<()> {
     let first = request
         .tail
         .map_or(0, |count| lines.len().saturating_sub(count as usize));
+    let mut shown = String::new();
     for line in &lines[first..] {
-        let line = if request.raw {
-            (*line).to_owned()
-        } else {
-            printable(line)
-        };
-        bottle_plan::tool::emit(&format!("{line}\n"))?;
+        match request.raw {
+            true => shown.push_str(line),
+            false => shown.push_str(&printable(line)),
+        }
+        shown.push('\n');
     }
-    Ok(())
+    bottle_plan::tool::emit(&shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_without_an_end_comes_in_pieces() {
+        let whole = 2 * LONGEST_LINE + 10;
+        let mut pieces = Vec::new();
+        let endless = std::io::repeat(b'x').take(whole).chain(&b"\nlast"[..]);
+        lines(endless, |line| {
+            pieces.push(line.len() as u64);
+            Ok(())
+        })
+        .expect("reads");
+        assert_eq!(pieces, [LONGEST_LINE, LONGEST_LINE, 11, 4]);
+    }
 }

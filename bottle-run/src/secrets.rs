@@ -89,6 +89,7 @@ pub fn collect(plan: &Plan, planted: &[(String, String)], may_ask: bool) -> Resu
 pub(crate) fn from_host(name: &str) -> Result<Secret> {
     match std::env::var(name) {
         Ok(value) if !value.is_empty() => {
+            let value = Zeroizing::new(value);
             // One final newline is what `$(cat file)` forgets and an editor adds.
             let trimmed = value.strip_suffix('\n').unwrap_or(&value);
             Ok(Secret(Zeroizing::new(trimmed.to_owned())))

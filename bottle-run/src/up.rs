@@ -249,11 +249,17 @@ fn start(engine: &Engine, request: &Request, ready: &Ready, say: &dyn Fn(&str)) 
         .call(["start", "--", &names.agent])
         .run()
         .map_err(|failure| failure.while_doing("starting the agent's container"))?;
-    networks::verify(engine, plan)?;
-    if plan.is_strict() {
-        wait_for_forwarder(engine, &names.agent)?;
-    }
-    canary::run(engine, plan, &names.agent)?;
+    // Nothing but our own helper runs in it yet.
+    let (as_planned, closed) = at_once(
+        || networks::verify(engine, plan),
+        || {
+            if plan.is_strict() {
+                wait_for_forwarder(engine, &names.agent)?;
+            }
+            canary::run(engine, plan, &names.agent)
+        },
+    )?;
+    as_planned.and(closed)?;
     provision::settle(engine, plan, &names.agent, &filled, say)?;
     hand_over_secrets(engine, plan, &names.agent, secrets)?;
     Ok(Handle {

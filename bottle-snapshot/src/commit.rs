@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 
 use bottle_plan::explain::counted;
 use bottle_plan::failure::{Failure, Result};
 use bottle_plan::handle::Containers;
 use bottle_plan::plan::Plan;
 use bottle_plan::resume::SNAPSHOTS_FOLDER;
-use bottle_plan::snapshot::{Changes, Parent, SNAPSHOT_SCHEMA, Snapshot, Snapshots};
+use bottle_plan::snapshot::{Changes, Parent, Proof, SNAPSHOT_SCHEMA, Snapshot, Snapshots};
 use bottle_plan::state;
 use bottle_run::bottle::Home;
 use bottle_run::engine::{Engine, at_once};
@@ -22,8 +23,9 @@ use crate::journal::{JOURNAL_SCHEMA, Journal};
 use crate::needles::Needles;
 use crate::proof::{self, Effort, Parts, now};
 use crate::recover::{self, mark_preserved, remove_folder, sweep, thaw};
+use crate::scan::{self, folder};
 use crate::squash;
-use crate::values::{self, Choice, Collected};
+use crate::values::{self, Choice, Collected, Known};
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -50,20 +52,16 @@ pub struct Request<'a> {
 pub fn commit(engine: &Engine, request: &Request<'_>, say: &dyn Fn(&str)) -> Result<Snapshot> {
     let slug = request.slug;
     let folder = request.home.state.folder(slug)?;
-    let plan = request.home.plan(slug)?;
+    // Of a bottle that is not there, there is no lock either.
+    request.home.plan(slug)?;
     let _lock = recover::wait_for_lock(&folder, slug, say)?;
     if Journal::read(&folder)?.is_some() {
         engine::check_can_commit(engine)?;
         recover::recover(engine, request.home, slug, say)?;
     }
-    // Each question takes the engine's client longer than the engine: they are asked side by side. There is nothing to
-    // sweep where no journal is, and a list of all images takes longer than a small commit.
-    let (able, ready) = at_once(
-        || engine::check_can_commit(engine),
-        || Ready::look(engine, request, plan),
-    )?;
-    able?;
-    let ready = ready?;
+    // There is nothing to sweep where no journal is, and a list of all images takes longer than a small commit. The plan
+    // is read once more: whoever had the lock may have started the bottle anew, with other secrets.
+    let ready = Ready::look(engine, request, request.home.plan(slug)?)?;
     let journal = Journal {
         schema: JOURNAL_SCHEMA.to_owned(),
         id: image::new_id()?,
@@ -99,6 +97,7 @@ struct Ready {
 }
 
 /// Where the container comes from.
+#[derive(Clone)]
 struct Lineage {
     parent: Option<Parent>,
     base_layers: usize,
@@ -107,22 +106,55 @@ struct Lineage {
 }
 
 impl Ready {
+    /// Asks everything at once: each question takes the engine's client longer than the engine.
     fn look(engine: &Engine, request: &Request<'_>, plan: Plan) -> Result<Self> {
         let snapshots = Snapshots::read(&request.home.state, request.slug)?;
         let tag = image::tag(request.slug, snapshots.next);
-        let (asked, found) = at_once(
+        let names = Containers::of(&plan);
+        let from = likely_image(&plan);
+        let mut containers = vec![names.agent.as_str()];
+        containers.extend(values::egress_has_some(&plan).then_some(names.egress.as_str()));
+        let (of_engine, of_bottle) = at_once(
             || {
                 at_once(
-                    || values::collect(engine, &plan, &request.choice),
-                    || refuse_foreign_tag(engine, &tag),
+                    || engine::check_can_commit(engine),
+                    || engine::two_images(engine, [from, &tag]),
                 )
             },
-            || agent(engine, request, &plan),
+            || {
+                at_once(
+                    || engine::containers(engine, &containers),
+                    || values::given(engine, &plan),
+                )
+            },
         )?;
-        let (container, from) = found?;
-        let (collected, free) = asked?;
-        let collected = collected?;
-        free?;
+        let ((able, images), (containers, given)) = (of_engine?, of_bottle?);
+        able?;
+        let (mut images, mut containers) = (images?, containers?);
+        let mut take = |name: &str| {
+            let at = containers.iter().position(|one| one.is(name))?;
+            Some(containers.swap_remove(at))
+        };
+        let container = take(&names.agent)
+            .filter(|container| {
+                let labels = container.config.labels.as_ref();
+                labels.and_then(|labels| labels.get("bottle.home")) == Some(&request.home.label)
+            })
+            .ok_or_else(|| not_there(request.slug, &plan))?;
+        let egress = take(&names.egress).map(|mut egress| egress.take_environment());
+        let known = Known {
+            egress: egress.unwrap_or_default(),
+            agent: given?,
+        };
+        let collected = values::collect_from(&plan, &request.choice, &known)?;
+        if !images.missing[1] {
+            return Err(foreign_tag(&tag));
+        }
+        images.found.retain(|image| image.id == container.image);
+        let from = match images.found.pop() {
+            Some(image) => image,
+            None => image_of(engine, &container)?,
+        };
         let fingerprints = Fingerprints::open(request.home, request.slug)?;
         let needles = Arc::new(Needles::new(&collected.values)?);
         let lineage = lineage(request.home, &from, &collected)?;
@@ -139,19 +171,21 @@ impl Ready {
     }
 }
 
-/// The agent's container, and the image it was made from.
-fn agent(engine: &Engine, request: &Request<'_>, plan: &Plan) -> Result<(Container, Image)> {
-    let name = Containers::of(plan).agent;
-    let container = engine::container(engine, &name)?
-        .filter(|container| {
-            let labels = container.config.labels.as_ref();
-            labels.and_then(|labels| labels.get("bottle.home")) == Some(&request.home.label)
-        })
-        .ok_or_else(|| not_there(request.slug, plan))?;
-    let (from, _) = engine::image(engine, &container.image)?.ok_or_else(|| {
+/// What the agent's container was most likely made from. That it was is for its id to say; a name may be another image's
+/// by now.
+fn likely_image(plan: &Plan) -> &str {
+    let resumed = plan
+        .resume
+        .as_ref()
+        .and_then(|resume| resume.images.first());
+    resumed.map_or(plan.agent.image.reference.as_str(), |image| &image.image)
+}
+
+fn image_of(engine: &Engine, container: &Container) -> Result<Image> {
+    let found = engine::image(engine, &container.image)?;
+    found.map(|(image, _)| image).ok_or_else(|| {
         Failure::failed("the image of the agent's container is gone from the engine")
-    })?;
-    Ok((container, from))
+    })
 }
 
 fn not_there(slug: &str, plan: &Plan) -> Failure {
@@ -194,52 +228,28 @@ fn make(
     say(&format!("freezing `{}`", request.slug));
     let created_at = now()?;
     let labels = labels(request, ready, journal, &created_at);
-    let (image, changes) = freeze(engine, request, ready, &labels)?;
+    let (image, told) = freeze(engine, request, ready, &labels)?;
     interrupt::check()?;
     let (image, lineage) = if request.squash {
         say("making all layers one");
-        let squashed = squash::squash(engine, &image, &ready.from, &labels)?;
         // One layer, and all of it is new: nothing of it was proved as it is now.
-        (
-            squashed,
-            Lineage {
-                parent: ready.lineage.parent.clone(),
-                base_layers: 0,
-                proven_layers: 0,
-            },
-        )
+        let lineage = Lineage {
+            base_layers: 0,
+            proven_layers: 0,
+            ..ready.lineage.clone()
+        };
+        let squashed = squash::squash(engine, &image, &ready.from, &labels)?;
+        (squashed, lineage)
     } else {
-        let Lineage {
-            parent,
-            base_layers,
-            proven_layers,
-        } = &ready.lineage;
-        (
-            image,
-            Lineage {
-                parent: parent.clone(),
-                base_layers: *base_layers,
-                proven_layers: *proven_layers,
-            },
-        )
+        (image, ready.lineage.clone())
     };
-    let (found, text) = engine::image(engine, &image)?
-        .ok_or_else(|| Failure::failed("the engine lost the image it made"))?;
     let secrets = counted(proof::count(&ready.needles) as u64, "secret");
     say(&format!("searching it for {secrets}"));
-    let parts = Parts {
-        image: &found,
-        text: &text,
-        base_layers: lineage.base_layers,
-        proven_layers: lineage.proven_layers,
-    };
-    let proof = proof::prove(
-        engine,
-        &ready.needles,
-        &ready.collected,
-        &parts,
-        Effort::New,
-    )?;
+    let Searched {
+        found,
+        proof,
+        changes,
+    } = search(engine, ready, &image, &lineage, told)?;
     interrupt::check()?;
     let snapshot = Snapshot {
         schema: SNAPSHOT_SCHEMA.to_owned(),
@@ -263,6 +273,55 @@ fn make(
     };
     record(engine, request, ready, &snapshot)?;
     Ok(snapshot)
+}
+
+/// What a look at the new image came to.
+struct Searched {
+    found: Image,
+    proof: Proof,
+    changes: Changes,
+}
+
+/// Proves that no value is in the image. `told` is what it changes, when the engine has said it already.
+fn search(
+    engine: &Engine,
+    ready: &Ready,
+    image: &str,
+    lineage: &Lineage,
+    told: Option<Changes>,
+) -> Result<Searched> {
+    // The history is asked for beside all the rest: it takes as long as the engine's client takes to start.
+    thread::scope(|scope| {
+        let history = scope.spawn(|| engine::history(engine, image));
+        let (found, text) = engine::image(engine, image)?
+            .ok_or_else(|| Failure::failed("the engine lost the image it made"))?;
+        let parts = Parts {
+            image: &found,
+            text: &text,
+            base_layers: lineage.base_layers,
+            proven_layers: lineage.proven_layers,
+        };
+        let (changes, proof) = at_once(
+            || match told {
+                Some(changes) => Ok(changes),
+                None => scan::changes::of(&found)
+                    .unwrap_or_else(|| changes(engine, &ready.container.id)),
+            },
+            || {
+                let (needles, collected) = (&ready.needles, &ready.collected);
+                proof::prove(engine, needles, collected, &parts, Effort::New, || {
+                    let told = history.join();
+                    told.unwrap_or_else(|_| Err(Failure::failed("a thread panicked")))
+                })
+            },
+        )?;
+        let (proof, changes) = (proof?, changes?);
+        Ok(Searched {
+            found,
+            proof,
+            changes,
+        })
+    })
 }
 
 fn labels(
@@ -292,14 +351,14 @@ fn labels(
     ])
 }
 
-/// The commit itself, and beside it what it changes. The engine thaws the agent again when it is done, also when we are
-/// not there any more.
+/// The commit itself, and beside it what it changes, where only the engine can say that. The engine thaws the agent again
+/// when it is done, also when we are not there any more.
 fn freeze(
     engine: &Engine,
     request: &Request<'_>,
     ready: &Ready,
     labels: &BTreeMap<&'static str, String>,
-) -> Result<(String, Changes)> {
+) -> Result<(String, Option<Changes>)> {
     let mut call = engine
         .call(["container", "commit"])
         .arg(format!("--pause={}", !request.no_pause));
@@ -310,9 +369,14 @@ fn freeze(
         call = call.arg(format!("--message={message}"));
     }
     let id = ready.container.id.as_str();
+    // All of a squashed image is one layer, which shows no change any more.
+    let is_seen_later = !request.squash && folder::of(&ready.from).is_some();
     let (committed, changes) = at_once(
         || call.args(["--", id]).unlimited().run(),
-        || changes(engine, id),
+        || match is_seen_later {
+            true => Ok(None),
+            false => changes(engine, id).map(Some),
+        },
     )?;
     let committed = committed.map_err(|failure| failure.while_doing("freezing the agent"))?;
     Ok((committed.text(), changes?))
@@ -335,7 +399,7 @@ fn changes(engine: &Engine, container: &str) -> Result<Changes> {
     Ok(changes)
 }
 
-/// The name, then the documents, then the record: what is recorded is there.
+/// The names and the documents, then the record: what is recorded is there.
 fn record(
     engine: &Engine,
     request: &Request<'_>,
@@ -343,21 +407,34 @@ fn record(
     snapshot: &Snapshot,
 ) -> Result<()> {
     let slug = request.slug;
-    engine::tag(engine, &snapshot.image, &snapshot.tag)?;
+    let latest = image::latest(slug);
+    let (named, written) = at_once(
+        || {
+            at_once(
+                || engine::tag(engine, &snapshot.image, &snapshot.tag),
+                || engine::tag(engine, &snapshot.image, &latest),
+            )
+        },
+        || write_documents(request, ready, snapshot),
+    )?;
+    let (tagged, is_latest) = named?;
+    tagged.and(is_latest).and(written)?;
+    interrupt::check()?;
+    let mut snapshots = ready.snapshots.clone();
+    snapshots.next = snapshot.number.saturating_add(1);
+    snapshots.snapshots.push(snapshot.clone());
+    snapshots.write(&request.home.state, slug)
+}
+
+fn write_documents(request: &Request<'_>, ready: &Ready, snapshot: &Snapshot) -> Result<()> {
     let folder = documents(request.home, snapshot)?;
     let plan = state::to_json(&ready.plan)?;
     state::write_atomic(&folder.join("plan.json"), plan.as_bytes(), 0o600)?;
     ready
         .fingerprints
         .write(&folder, &snapshot.id, &ready.collected.values)?;
-    interrupt::check()?;
-    let mut snapshots = ready.snapshots.clone();
-    snapshots.next = snapshot.number + 1;
-    snapshots.snapshots.push(snapshot.clone());
-    snapshots.write(&request.home.state, slug)?;
-    // From here on it is a snapshot; what follows the next command would do too.
-    engine::tag(engine, &snapshot.image, &image::latest(slug))?;
-    mark_preserved(request.home, slug, true)
+    // Before it is recorded: a `down --purge` in between would take the record along and leave the image.
+    mark_preserved(request.home, &snapshot.slug, true)
 }
 
 /// The folder of a snapshot's documents, made when it is not there.
@@ -373,14 +450,9 @@ pub fn documents(home: &Home, snapshot: &Snapshot) -> Result<PathBuf> {
 }
 
 /// Names are shared by all homes of an engine: a snapshot of somebody else keeps its own.
-fn refuse_foreign_tag(engine: &Engine, tag: &str) -> Result<()> {
-    match engine::image(engine, tag)? {
-        Some(_) => Err(
-            Failure::conflict(format!("the engine has another image named {tag}"))
-                .hint(format!("if nobody needs it: docker image rm {tag}")),
-        ),
-        None => Ok(()),
-    }
+fn foreign_tag(tag: &str) -> Failure {
+    Failure::conflict(format!("the engine has another image named {tag}"))
+        .hint(format!("if nobody needs it: docker image rm {tag}"))
 }
 
 /// Removes what was made. The signal or the failure that led here must not keep it from being done.
@@ -416,8 +488,9 @@ fn undo_all(
         // It is recorded: the next command does what is left.
         return Ok(());
     }
-    recover::remove_named(engine, request.slug, journal)?;
+    recover::remove_named(engine, request.slug, journal, &snapshots)?;
     sweep(engine, request.home, request.slug)?;
     remove_folder(&folder, journal.number)?;
+    mark_preserved(request.home, request.slug, !snapshots.snapshots.is_empty())?;
     Journal::close(&folder)
 }

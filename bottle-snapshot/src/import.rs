@@ -20,6 +20,8 @@ use bottle_run::engine::Engine;
 use bottle_run::interrupt;
 use bottle_run::lock::BottleLock;
 use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::commit::documents;
 use crate::engine;
@@ -162,8 +164,17 @@ fn checked(mut snapshot: Snapshot, slug: Option<&str>) -> Result<Snapshot> {
     if let Some(bad) = bad {
         return Err(not_ours(&format!("`{bad}` is no digest")));
     }
-    if !is_id || snapshot.number == 0 || snapshot.layers.is_empty() {
+    // The next one has a number too.
+    let is_number = (1..u32::MAX).contains(&snapshot.number);
+    if !is_id || !is_number || snapshot.layers.is_empty() {
         return Err(not_ours("its id, number or layers are wrong"));
+    }
+    // These are shown in lists as they are.
+    let parent = snapshot.parent.as_ref();
+    let is_plain = slug::check(&snapshot.agent).is_ok()
+        && parent.is_none_or(|parent| slug::check(&parent.slug).is_ok());
+    if !is_plain || OffsetDateTime::parse(&snapshot.created_at, &Rfc3339).is_err() {
+        return Err(not_ours("its agent, parent or time is wrong"));
     }
     snapshot.tag = image::tag(&snapshot.slug, snapshot.number);
     Ok(snapshot)
@@ -300,13 +311,14 @@ fn record(engine: &Engine, home: &Home, snapshot: &Snapshot, plan: &Plan) -> Res
     let text = state::to_json(plan)?;
     state::write_atomic(&folder.join("plan.json"), text.as_bytes(), 0o600)?;
     let snapshots = Snapshots {
-        next: snapshot.number + 1,
+        next: snapshot.number.saturating_add(1),
         snapshots: vec![snapshot.clone()],
         ..Snapshots::default()
     };
+    // As a commit does: from before there is a record, nobody removes it without its image.
+    mark_preserved(home, &snapshot.slug, true)?;
     snapshots.write(&home.state, &snapshot.slug)?;
-    engine::tag(engine, &snapshot.image, &image::latest(&snapshot.slug))?;
-    mark_preserved(home, &snapshot.slug, true)
+    engine::tag(engine, &snapshot.image, &image::latest(&snapshot.slug))
 }
 
 /// Not a kind of the system's: a full disk has the same.
@@ -397,5 +409,83 @@ impl Read for Limited<'_> {
             .checked_sub(count as u64)
             .ok_or_else(|| io::Error::other(TOO_LARGE))?;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bottle_plan::snapshot::Proof;
+
+    use super::*;
+
+    fn snapshot() -> Snapshot {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        Snapshot {
+            schema: SNAPSHOT_SCHEMA.to_owned(),
+            id: "0123456789abcdef".to_owned(),
+            slug: "demo".to_owned(),
+            number: 1,
+            image: digest.clone(),
+            tag: String::new(),
+            created_at: "2026-11-26T10:00:00Z".to_owned(),
+            message: None,
+            agent: "web".to_owned(),
+            plan_digest: digest.clone(),
+            parent: None,
+            layers: vec![digest],
+            base_layers: 1,
+            size: 0,
+            added: 0,
+            changes: bottle_plan::snapshot::Changes::default(),
+            squashed: false,
+            proof: Proof {
+                searched_at: String::new(),
+                values: Vec::new(),
+                forms: Vec::new(),
+                patterns: 0,
+                searched: BTreeMap::new(),
+                inherited: Vec::new(),
+                unpacked: 0,
+                left_out: Vec::new(),
+            },
+        }
+    }
+
+    #[test]
+    fn what_a_stranger_wrote_is_not_shown_or_counted_on_as_it_is() {
+        assert_eq!(
+            checked(snapshot(), None).expect("good").tag,
+            "bottle-snapshot-demo:1"
+        );
+        let parent = |slug: &str| {
+            Some(bottle_plan::snapshot::Parent {
+                id: "0123456789abcdef".to_owned(),
+                slug: slug.to_owned(),
+                number: 1,
+            })
+        };
+        let changes: [fn(&mut Snapshot); 6] = [
+            |one| one.number = 0,
+            |one| one.number = u32::MAX,
+            |one| one.agent = "web\u{1b}]0;owned\u{7}".to_owned(),
+            |one| one.created_at = "\u{1b}[2J".to_owned(),
+            |one| one.slug = "../x".to_owned(),
+            |one| one.image = "sha256:--".to_owned(),
+        ];
+        for (number, change) in changes.iter().enumerate() {
+            let mut bad = snapshot();
+            change(&mut bad);
+            assert_eq!(
+                checked(bad, None).expect_err("bad").kind(),
+                Kind::Invalid,
+                "{number}"
+            );
+        }
+        let mut bad = snapshot();
+        bad.parent = parent("x\u{1b}[31m");
+        assert!(checked(bad, None).is_err());
+        let mut good = snapshot();
+        good.parent = parent("demo-0");
+        assert!(checked(good, None).is_ok());
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bottle_plan::failure::{PathContext as _, Result};
-use bottle_plan::snapshot::Snapshot;
+use bottle_plan::snapshot::{SNAPSHOT_JOURNAL_FILE, Snapshot};
 use bottle_plan::state;
 use bottle_run::engine::Engine;
 use serde::{Deserialize, Serialize};
@@ -13,8 +13,6 @@ use crate::engine;
 
 /// The schema tag of [`Journal`].
 pub const JOURNAL_SCHEMA: &str = "bottle.snapshot-journal/v1";
-
-const FILE: &str = "snapshot-journal.json";
 
 /// A commit, an import, a push or a pull that was begun.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +58,9 @@ impl Journal {
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = path(folder);
         match fs::read(&path) {
-            Ok(bytes) => state::parse_document(&bytes, JOURNAL_SCHEMA).map(Some),
+            Ok(bytes) => state::parse_document(&bytes, JOURNAL_SCHEMA)
+                .map(Some)
+                .map_err(|failure| failure.while_doing(format!("reading {}", path.display()))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).at("read", &path),
         }
@@ -99,5 +99,5 @@ impl Journal {
 }
 
 fn path(folder: &Path) -> PathBuf {
-    folder.join(FILE)
+    folder.join(SNAPSHOT_JOURNAL_FILE)
 }

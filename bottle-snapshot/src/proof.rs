@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bottle_plan::failure::{Failure, Kind, Result};
 use bottle_plan::forms;
 use bottle_plan::snapshot::Proof;
-use bottle_run::engine::{Engine, at_once};
+use bottle_run::engine::Engine;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -46,7 +46,8 @@ pub enum Effort {
     All,
 }
 
-/// Searches an image.
+/// Searches an image: its layers, and then what the engine says of it. Its `history` is the last to be needed: it can be
+/// asked for meanwhile.
 ///
 /// # Errors
 /// Refused, with every place, when a value is inside; failed, when something cannot be read.
@@ -56,12 +57,10 @@ pub fn prove(
     collected: &Collected,
     parts: &Parts<'_>,
     effort: Effort,
+    history: impl FnOnce() -> Result<Vec<u8>>,
 ) -> Result<Proof> {
-    let (layers, texts) = at_once(
-        || layers(engine, needles, parts, effort),
-        || texts(engine, needles, parts),
-    )?;
-    let (mut searched, texts) = (layers?, texts?);
+    let mut searched = layers(engine, needles, parts, effort)?;
+    let texts = texts(needles, parts, &history()?);
     searched.parts.extend(texts.parts);
     searched.report.merge(texts.report);
     if !searched.report.hits.is_empty() {
@@ -166,18 +165,7 @@ fn saved(
 }
 
 /// Configuration, labels, environment and history, as the engine tells them.
-fn texts(engine: &Engine, needles: &Needles, parts: &Parts<'_>) -> Result<Searched> {
-    let id = parts.image.id.as_str();
-    let history = engine
-        .call([
-            "image",
-            "history",
-            "--no-trunc",
-            "--format={{json .}}",
-            "--",
-            id,
-        ])
-        .run()?;
+fn texts(needles: &Needles, parts: &Parts<'_>, history: &[u8]) -> Searched {
     let mut report = Report::default();
     scan::text(
         needles,
@@ -188,15 +176,15 @@ fn texts(engine: &Engine, needles: &Needles, parts: &Parts<'_>) -> Result<Search
     );
     scan::text(
         needles,
-        &history.stdout,
+        history,
         "the image's history",
         "what `docker image history` says",
         &mut report,
     );
-    Ok(Searched {
-        parts: [(id.to_owned(), report.bytes)].into(),
+    Searched {
+        parts: [(parts.image.id.clone(), report.bytes)].into(),
         report,
-    })
+    }
 }
 
 /// Now, RFC 3339.

@@ -146,7 +146,7 @@ fn finish_or_undo(engine: &Engine, home: &Home, slug: &str, journal: &Journal) -
         }
         return mark_preserved(home, slug, true);
     }
-    remove_named(engine, slug, journal)?;
+    remove_named(engine, slug, journal, &snapshots)?;
     if let Some(image) = &journal.imported {
         // It may have been there before, under a name of somebody's.
         let unnamed = engine::image(engine, image)?
@@ -156,18 +156,33 @@ fn finish_or_undo(engine: &Engine, home: &Home, slug: &str, journal: &Journal) -
         }
         return bottle_plan::planner::release(&home.state, slug);
     }
-    remove_folder(&home.state.folder(slug)?, journal.number)
+    remove_folder(&home.state.folder(slug)?, journal.number)?;
+    mark_preserved(home, slug, !snapshots.snapshots.is_empty())
 }
 
-/// Takes the name away that the image of an unfinished commit may have got already.
+/// Takes the names away that the image of an unfinished commit may have got already, and gives the newest that is recorded
+/// its own back.
 ///
 /// # Errors
 /// When the engine refuses.
-pub fn remove_named(engine: &Engine, slug: &str, journal: &Journal) -> Result<()> {
-    let name = image::tag(slug, journal.number);
-    let named = engine::image(engine, &name)?;
-    if named.is_some_and(|(found, _)| found.label(image::ID) == Some(&journal.id)) {
-        engine::remove_image(engine, &name)?;
+pub fn remove_named(
+    engine: &Engine,
+    slug: &str,
+    journal: &Journal,
+    recorded: &Snapshots,
+) -> Result<()> {
+    let latest = image::latest(slug);
+    for name in [&image::tag(slug, journal.number), &latest] {
+        let named = engine::image(engine, name)?;
+        if named.is_none_or(|(found, _)| found.label(image::ID) != Some(&journal.id)) {
+            continue;
+        }
+        engine::remove_image(engine, name)?;
+        if let Some(newest) = recorded.find(None).filter(|_| *name == latest)
+            && engine::image(engine, &newest.image)?.is_some()
+        {
+            engine::tag(engine, &newest.image, &latest)?;
+        }
     }
     Ok(())
 }

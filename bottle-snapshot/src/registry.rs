@@ -243,14 +243,19 @@ fn is_absent(output: &Output) -> bool {
     if output.status.success() {
         return false;
     }
-    let said = output.stderr.to_lowercase();
+    says_absent(&output.stderr)
+}
+
+fn says_absent(said: &str) -> bool {
+    let said = said.to_lowercase();
     let signs = [
         "no such manifest",
         "manifest unknown",
         "name unknown",
         "not found",
     ];
-    signs.iter().any(|sign| said.contains(sign))
+    // A credential helper that is not installed says nothing of what the registry has.
+    !said.contains("executable file not found") && signs.iter().any(|sign| said.contains(sign))
 }
 
 /// What came of a call that a registry had a part in; a failure says what to look at.
@@ -452,6 +457,23 @@ mod tests {
         }
         // An engine that says nothing of it has no such registry.
         assert!(!is_insecure_by(&Value::Null, "10.20.30.40", addresses));
+    }
+
+    #[test]
+    fn a_failure_on_the_way_does_not_make_a_place_free() {
+        for absent in [
+            "no such manifest: r.example/demo:1",
+            "Error response from daemon: manifest for r.example/demo:1 not found: manifest unknown",
+        ] {
+            assert!(says_absent(absent), "{absent}");
+        }
+        for other in [
+            "error getting credentials - err: exec: \"docker-credential-x\": executable file not found in $PATH, out: ``",
+            "dial tcp: i/o timeout",
+            "unauthorized: authentication required",
+        ] {
+            assert!(!says_absent(other), "{other}");
+        }
     }
 
     #[test]

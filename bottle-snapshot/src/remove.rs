@@ -40,11 +40,14 @@ pub fn remove(
             snapshots.snapshots[..count].to_vec()
         }
     };
-    for one in &chosen {
-        let others = snapshots.snapshots.len() > 1;
-        if !force {
+    if !force {
+        // All of them before the first goes: what is refused has changed nothing.
+        let others = snapshots.snapshots.len() > chosen.len();
+        for one in &chosen {
             check_unused(engine, one, others)?;
         }
+    }
+    for one in &chosen {
         snapshots.snapshots.retain(|kept| kept.id != one.id);
         snapshots.write(&home.state, slug)?;
         forget(engine, &folder, one)?;

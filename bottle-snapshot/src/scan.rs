@@ -1,6 +1,7 @@
 //! Searching an image: its texts, its layers, and the compressed files in them.
 
 pub mod archive;
+pub mod changes;
 pub mod folder;
 pub mod layer;
 mod unpack;

@@ -89,8 +89,7 @@ fn row(one: &Snapshot) -> [String; 6] {
         None => "its image".to_owned(),
     };
     let changes = &one.changes;
-    let message = printable(one.message.as_deref().unwrap_or_default()).replace(['\n', '\t'], " ");
-    [
+    let cells = [
         format!("{}@{}", one.slug, one.number),
         one.created_at
             .get(..19)
@@ -102,8 +101,10 @@ fn row(one: &Snapshot) -> [String; 6] {
             "+{} ~{} -{}",
             changes.added, changes.changed, changes.deleted
         ),
-        message,
-    ]
+        one.message.clone().unwrap_or_default(),
+    ];
+    // A snapshot may have come from another host: nothing in its line steers the terminal.
+    cells.map(|cell| printable(&cell).replace(['\n', '\t'], " "))
 }
 
 /// Bytes as people read them.

@@ -12,7 +12,7 @@ use bottle_plan::forms::MIN_LENGTH;
 use bottle_plan::handle::Containers;
 use bottle_plan::plan::{EnvSource, Plan, RepoKey, UPSTREAM_PROXY};
 use bottle_plan::snapshot::{LeftOut, ProvenValue, Reason, ValueKind};
-use bottle_run::engine::Engine;
+use bottle_run::engine::{Engine, at_once};
 use bottle_run::provision::HELPER;
 use zeroize::Zeroizing;
 
@@ -87,38 +87,92 @@ pub struct Collected {
     pub left_out: Vec<LeftOut>,
 }
 
+/// What the containers of a bottle know of its values. One that is gone, paused or stopped knows nothing.
+#[derive(Default)]
+pub struct Known {
+    /// The variables that egress was made with, `NAME=VALUE`.
+    pub egress: Vec<Zeroizing<Vec<u8>>>,
+    /// What the agent was given: such entries with a NUL behind each.
+    pub agent: Zeroizing<Vec<u8>>,
+}
+
+/// Whether egress holds values of the host's.
+#[must_use]
+pub fn egress_has_some(plan: &Plan) -> bool {
+    !plan.egress.slots.is_empty() || plan.egress.upstream_proxy.is_some()
+}
+
+/// [`Known::agent`], from the memory of its container.
+///
+/// # Errors
+/// When the engine does not answer.
+pub fn given(engine: &Engine, plan: &Plan) -> Result<Zeroizing<Vec<u8>>> {
+    if given_to_agent(plan).next().is_none() {
+        return Ok(Zeroizing::default());
+    }
+    let agent = Containers::of(plan).agent;
+    let user = format!("--user={}", plan.agent.user);
+    let stored = engine
+        .call(["exec", &user, &agent, HELPER, "env", "--print"])
+        .output()?;
+    // What is missing then is said.
+    let was_given = stored.status.success();
+    let stored = Zeroizing::new(stored.stdout);
+    Ok(if was_given {
+        stored
+    } else {
+        Zeroizing::default()
+    })
+}
+
+/// Asks the containers, and collects every secret value of the bottle.
+///
+/// # Errors
+/// As [`collect_from`]; failed, when the engine does not answer.
+pub fn collect(engine: &Engine, plan: &Plan, choice: &Choice) -> Result<Collected> {
+    let egress = || match egress_has_some(plan) {
+        true => crate::engine::container(engine, &Containers::of(plan).egress),
+        false => Ok(None),
+    };
+    let (egress, agent) = at_once(egress, || given(engine, plan))?;
+    let known = Known {
+        egress: egress?
+            .map(|mut container| container.take_environment())
+            .unwrap_or_default(),
+        agent: agent?,
+    };
+    collect_from(plan, choice, &known)
+}
+
 /// Collects every secret value of the bottle.
 ///
 /// Credentials come from the sidecar that uses them, so that they are those of `up` and not of today's environment,
 /// which is asked too: a variable that was changed since has two values, and both must not be inside.
 ///
 /// # Errors
-/// Invalid, when a value is not to be had any more and that was not allowed; failed, when the engine does not answer.
-pub fn collect(engine: &Engine, plan: &Plan, choice: &Choice) -> Result<Collected> {
+/// Invalid, when a value is not to be had any more and that was not allowed; failed, when a key cannot be read.
+pub fn collect_from(plan: &Plan, choice: &Choice, known: &Known) -> Result<Collected> {
     check_names(plan, choice)?;
     let mut basket = Basket::default();
-    let names = Containers::of(plan);
-    let proxy = plan.egress.upstream_proxy.as_ref();
-    let sidecar = if plan.egress.slots.is_empty() && proxy.is_none() {
-        Vec::new()
-    } else {
-        environment_of(engine, &names.egress)?
-    };
     for slot in &plan.egress.slots {
-        let there = basket.take(&slot.host, ValueKind::Token, find(&sidecar, &slot.slot));
+        let there = basket.take(
+            &slot.host,
+            ValueKind::Token,
+            find(&known.egress, &slot.slot),
+        );
         let here = basket.take_from_host(&slot.host, ValueKind::Token, &slot.host);
         basket.need(&slot.host, there || here);
     }
-    if let Some(name) = proxy {
+    if let Some(name) = &plan.egress.upstream_proxy {
         // Where the proxy is is no secret; how one gets into it is.
-        let there = password(find(&sidecar, UPSTREAM_PROXY));
+        let there = password(find(&known.egress, UPSTREAM_PROXY));
         let here = std::env::var(name).ok();
         let here = password(here.as_ref().map(String::as_bytes));
         for value in [there, here] {
             basket.take(name, ValueKind::Token, value);
         }
     }
-    basket.agent_environment(engine, plan, &names.agent, choice)?;
+    basket.agent_environment(plan, &known.agent, choice);
     basket.key_file(
         "the CA's key",
         ValueKind::CaKey,
@@ -214,29 +268,9 @@ impl Basket {
 
     /// What the agent was given lies in its memory and, if it came from there, in our own environment. The agent could
     /// have changed its copy: a value it invented is looked for too, which does no harm.
-    fn agent_environment(
-        &mut self,
-        engine: &Engine,
-        plan: &Plan,
-        agent: &str,
-        choice: &Choice,
-    ) -> Result<()> {
-        let wanted: Vec<(&str, Option<&str>)> = given_to_agent(plan).collect();
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let user = format!("--user={}", plan.agent.user);
-        let stored = engine
-            .call(["exec", user.as_str(), agent, HELPER, "env", "--print"])
-            .output()?;
-        // A paused or stopped agent has none to give; what is missing then is said.
-        let stored = if stored.status.success() {
-            Zeroizing::new(stored.stdout)
-        } else {
-            Zeroizing::default()
-        };
+    fn agent_environment(&mut self, plan: &Plan, stored: &[u8], choice: &Choice) {
         let entries: Vec<&[u8]> = stored.split(|byte| *byte == 0).collect();
-        for (name, host) in wanted {
+        for (name, host) in given_to_agent(plan) {
             if choice.not_secret.iter().any(|given| given == name) {
                 self.leave_out(name, Reason::NotSecret);
                 continue;
@@ -246,7 +280,6 @@ impl Basket {
                 host.is_some_and(|host| self.take_from_host(name, ValueKind::Environment, host));
             self.need(name, there || here);
         }
-        Ok(())
     }
 
     fn git_keys(&mut self, plan: &Plan) -> Result<()> {
@@ -330,27 +363,6 @@ fn find<'a, B: AsRef<[u8]>>(entries: &'a [B], name: &str) -> Option<&'a [u8]> {
     })
 }
 
-/// The environment a container was made with; empty when there is no such container.
-fn environment_of(engine: &Engine, container: &str) -> Result<Vec<Zeroizing<Vec<u8>>>> {
-    let output = engine
-        .call([
-            "container",
-            "inspect",
-            "--format={{json .Config.Env}}",
-            "--",
-            container,
-        ])
-        .output()?;
-    if !output.status.success() {
-        return Ok(Vec::new());
-    }
-    let entries: Vec<String> = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    let entries = entries
-        .into_iter()
-        .map(|entry| Zeroizing::new(entry.into_bytes()));
-    Ok(entries.collect())
-}
-
 /// Files below `folder` that hold a private key.
 fn key_files(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
     let mut found = Vec::new();
@@ -398,18 +410,17 @@ fn of_lines(lines: &[&str]) -> Vec<(Zeroizing<Vec<u8>>, Writing)> {
     let Ok(key) = STANDARD.decode(whole.as_bytes()).map(Zeroizing::new) else {
         return Vec::new();
     };
+    // No key is so short, and what is would be found everywhere: an agent that gets a file with such a block into the
+    // gate's folder could keep its bottle from ever being frozen.
+    if key.len() < LOOKED_FOR {
+        return Vec::new();
+    }
     let secret = secret_part(&key);
+    let end = secret.start.max(secret.end.saturating_sub(LOOKED_FOR))..secret.end;
     let mut found = vec![
-        (
-            Zeroizing::new(key[secret.clone()].to_vec()),
-            Writing::AnyForm,
-        ),
+        (Zeroizing::new(key[end].to_vec()), Writing::AnyForm),
         (key.clone(), Writing::Exact),
     ];
-    if secret.len() > LOOKED_FOR {
-        let end = secret.end - LOOKED_FOR..secret.end;
-        found[0].0 = Zeroizing::new(key[end].to_vec());
-    }
     // A line that is all public stands in the certificate too, when both happen to break at the same place.
     let mut characters = 0;
     for line in lines {
@@ -485,5 +496,13 @@ mod tests {
             key_material(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn a_block_that_can_be_no_key_is_none() {
+        for body in ["", "QQ==", "QUFBQUFBQUE=", "AAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
+            let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
+            assert!(key_material(pem.as_bytes()).is_empty(), "{body:?}");
+        }
     }
 }

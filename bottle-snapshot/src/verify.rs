@@ -6,7 +6,7 @@ use bottle_plan::failure::{Failure, Result};
 use bottle_plan::resume;
 use bottle_plan::snapshot::{Proof, Snapshot};
 use bottle_run::bottle::Home;
-use bottle_run::engine::Engine;
+use bottle_run::engine::{Engine, at_once};
 
 use crate::engine;
 use crate::needles::Needles;
@@ -30,7 +30,11 @@ pub fn verify(
             snapshot.tag
         ))
     })?;
-    let (image, text) = engine::image(engine, &snapshot.image)?.ok_or_else(|| gone(snapshot))?;
+    let (found, history) = at_once(
+        || engine::image(engine, &snapshot.image),
+        || engine::history(engine, &snapshot.image),
+    )?;
+    let (image, text) = found?.ok_or_else(|| gone(snapshot))?;
     if image.root_fs.layers != snapshot.layers {
         return Err(Failure::refused(format!(
             "the layers of {} are not those it was recorded with",
@@ -45,7 +49,9 @@ pub fn verify(
         base_layers: snapshot.base_layers,
         proven_layers: 0,
     };
-    let proof = proof::prove(engine, &needles, &collected, &parts, Effort::All)?;
+    let proof = proof::prove(engine, &needles, &collected, &parts, Effort::All, || {
+        history
+    })?;
     let lost: Vec<&str> = snapshot
         .proof
         .values

@@ -1,5 +1,7 @@
 //! A rendered file that was changed on its way to the runner: it gets no more than its plan grants.
 
+#![allow(clippy::expect_used)]
+
 use bottle_tests::Home;
 use bottle_tests::engine::need_engine;
 use serde_json::{Value, json};
@@ -7,7 +9,7 @@ use serde_json::{Value, json};
 type Change = (&'static str, fn(&mut Value), &'static str);
 
 /// What somebody between `bottle-render` and `bottle-run` might try, and what the runner says.
-const CHANGES: [Change; 12] = [
+const CHANGES: [Change; 15] = [
     (
         "engine socket",
         |agent| agent["volumes"] = bind("/var/run/docker.sock"),
@@ -44,6 +46,21 @@ const CHANGES: [Change; 12] = [
         "seccomp",
     ),
     (
+        "no AppArmor",
+        |agent| add_option(agent, "apparmor=unconfined"),
+        "the security option `apparmor=unconfined`",
+    ),
+    (
+        "no SELinux",
+        |agent| add_option(agent, "label=disable"),
+        "the security option `label=disable`",
+    ),
+    (
+        "no masks",
+        |agent| add_option(agent, "systempaths=unconfined"),
+        "what of /proc and /sys is hidden",
+    ),
+    (
         "root",
         |agent| agent["user"] = json!("0:0"),
         "it runs as `0:0`",
@@ -72,6 +89,11 @@ const CHANGES: [Change; 12] = [
 
 fn bind(source: &str) -> Value {
     json!([{"type": "bind", "source": source, "target": "/mnt/host"}])
+}
+
+fn add_option(agent: &mut Value, option: &str) {
+    let options = agent["security_opt"].as_array_mut();
+    options.expect("a list").push(json!(option));
 }
 
 #[test]
@@ -104,5 +126,37 @@ fn no_change_of_the_file_gives_the_agent_more_than_its_plan() {
         .stdin(document.to_string())
         .run()
         .ok();
+    home.down(&slug);
+}
+
+#[test]
+fn a_folder_that_is_to_be_read_cannot_be_made_one_to_be_written() {
+    if !need_engine("a_folder_that_is_to_be_read_cannot_be_made_one_to_be_written") {
+        return;
+    }
+    let home = Home::new();
+    let folder = home.cwd().join("shared");
+    std::fs::create_dir(&folder).expect("a folder");
+    home.bottle(
+        "web",
+        &format!(
+            "image: debian:trixie-slim\nworkspace: {{from: {}, mode: mount, read_only: true}}\n",
+            folder.display()
+        ),
+    );
+    let slug = home.slug("shared");
+    let render = home.tool("bottle-render").args(["--format", "json"]);
+    let mut document: Value = render.stdin(home.plan("web", &slug)).run().json();
+    let up = |document: &Value| {
+        let call = home.tool("bottle-run").args(["up"]);
+        call.stdin(document.to_string()).run()
+    };
+    let as_rendered = document.clone();
+    document["services"]["agent"]["volumes"][0]["read_only"] = json!(false);
+    let done = up(&document);
+    assert_eq!(done.code(), 3, "{}", done.stderr);
+    let refusal = format!("a bind mount of {}", folder.display());
+    assert!(done.stderr.contains(&refusal), "{}", done.stderr);
+    let _ = up(&as_rendered).ok();
     home.down(&slug);
 }

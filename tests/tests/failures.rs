@@ -313,3 +313,29 @@ fn ctrl_c_during_a_build_ends_it_at_once() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("interrupted by signal 2"), "{stderr}");
 }
+
+#[test]
+fn a_purge_leaves_what_a_killed_commit_has_written_down() {
+    let engine = FakeDocker::new(&Script::default());
+    let home = home();
+    let _ = home.plan("web", "s");
+    let purge = || {
+        home.tool("bottle-run")
+            .args(["down", "s", "--purge"])
+            .env("BOTTLE_DOCKER", engine.program())
+            .run()
+    };
+    let journal = home.state("s").join("snapshot-journal.json");
+    std::fs::write(&journal, "{}").expect("written");
+    let kept = purge();
+    assert_eq!(kept.code(), 0, "{}", kept.stderr);
+    assert!(
+        kept.stderr.contains("bottle-snapshot gc"),
+        "{}",
+        kept.stderr
+    );
+    assert!(journal.exists(), "nobody would find the image any more");
+    std::fs::remove_file(&journal).expect("it is there");
+    assert_eq!(purge().code(), 0);
+    assert!(!home.state("s").exists());
+}

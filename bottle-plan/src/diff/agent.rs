@@ -1,7 +1,8 @@
 //! The agent's container, compared by what it is given.
 
 use super::{Change, Changes, Effect};
-use crate::plan::{EnvSource, EnvVar, Isolation, Plan, Source, WorkspaceMode};
+use crate::explain;
+use crate::plan::{EnvSource, EnvVar, Isolation, Plan, Source};
 
 pub(super) fn changes(old: &Plan, new: &Plan) -> Vec<Change> {
     let parts = [
@@ -73,19 +74,8 @@ fn source(variable: &EnvVar) -> String {
 fn workspace(old: &Plan, new: &Plan) -> Vec<Change> {
     let mut changes = Changes::of("workspace");
     let given = |plan: &Plan| -> Vec<String> {
-        let at = &plan.workspace.workdir;
-        match (&plan.workspace.from, plan.workspace.mode) {
-            (None, _) => vec![],
-            (Some(from), WorkspaceMode::Copy) => {
-                vec![format!("a copy of {} at {at}", from.display())]
-            }
-            (Some(from), WorkspaceMode::Mount) => {
-                vec![format!(
-                    "{} itself at {at}: it changes your files",
-                    from.display()
-                )]
-            }
-        }
+        let from = plan.workspace.from.as_ref();
+        from.map(|_| explain::workspace(plan)).into_iter().collect()
     };
     changes.sets(&given(old), &given(new));
     if changes.list.is_empty() && old.workspace.workdir != new.workspace.workdir {

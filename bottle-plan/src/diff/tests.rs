@@ -38,6 +38,29 @@ fn what_a_destination_may_be_asked_is_told_by_method_and_path() {
 }
 
 #[test]
+fn a_workspace_says_whether_the_host_can_be_changed() {
+    let folder = env!("CARGO_MANIFEST_DIR");
+    let given = |more: &str| format!("workspace: {{from: {folder}, {more}}}");
+    let read = given("mode: mount, read_only: true");
+    let written = given("mode: mount");
+    assert_eq!(
+        lines(&read, &written),
+        [
+            format!("gains: {folder} itself at /workspace: the agent changes your files"),
+            format!("loses: {folder} itself at /workspace, to be read only"),
+        ]
+    );
+    // With what git ignores come the files that hold passwords.
+    assert_eq!(
+        lines(&given("ignore: true"), &given("ignore: false")),
+        [
+            format!("gains: a copy of {folder} at /workspace"),
+            format!("loses: a copy of {folder} at /workspace, without what git ignores"),
+        ]
+    );
+}
+
+#[test]
 fn a_narrower_rule_says_what_is_kept() {
     let wide = routes("{host: api.example.com}");
     let narrow = routes("{host: api.example.com, matches: [{methods: [GET], paths: [/v1]}]}");

@@ -79,7 +79,7 @@ impl Learned {
         }
         let host = record.host.as_deref().filter(|host| is_host(host));
         let Some(host) = host else {
-            self.odd += record.count;
+            self.odd = self.odd.saturating_add(record.count);
             return;
         };
         let method = record
@@ -92,7 +92,7 @@ impl Learned {
             return;
         };
         let Some(path) = paths::as_rule(path) else {
-            self.odd += record.count;
+            self.odd = self.odd.saturating_add(record.count);
             return;
         };
         let place = self.places.entry((host.to_owned(), port)).or_default();

@@ -38,6 +38,14 @@ fn learned(records: &[Record<'static>]) -> Learned {
 }
 
 #[test]
+fn counts_that_nobody_can_have_reached_end_nothing() {
+    let mut odd = record("GET", "10.0.0.1", "/");
+    odd.count = u64::MAX;
+    let notes = learned(&[odd.clone(), odd]).notes();
+    assert!(notes[0].starts_with(&u64::MAX.to_string()), "{notes:?}");
+}
+
+#[test]
 fn the_smallest_rules_are_proposed() {
     let learned = learned(&[
         record("GET", "api.example.com", "/v1/models"),

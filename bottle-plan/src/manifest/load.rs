@@ -4,6 +4,7 @@
 //! home alone, agents from the home or from the repository the user stands in.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -291,14 +292,17 @@ impl<'a> Reader<'a> {
     }
 
     fn read(&mut self, role: &str, name: &str, path: &Path) -> Result<File> {
-        let size = fs::metadata(path).at("read", path)?.len();
-        if size > MAX_MANIFEST_BYTES {
+        let mut bytes = Vec::new();
+        // Not by what the file system says of its size: a device has none and does not end.
+        fs::File::open(path)
+            .and_then(|file| file.take(MAX_MANIFEST_BYTES + 1).read_to_end(&mut bytes))
+            .at("read", path)?;
+        if bytes.len() as u64 > MAX_MANIFEST_BYTES {
             return Err(Failure::invalid(format!(
-                "{} is {size} bytes long; a manifest is at most {MAX_MANIFEST_BYTES}",
+                "{} is more than {MAX_MANIFEST_BYTES} bytes long, which no manifest is",
                 path.display()
             )));
         }
-        let bytes = fs::read(path).at("read", path)?;
         let sha256 = hex(&Sha256::digest(&bytes));
         let text = String::from_utf8(bytes).map_err(|error| {
             Failure::invalid(format!("{} is not UTF-8 text", path.display())).because(error)

@@ -30,6 +30,15 @@ fn egress(host: &str, methods: &[&str], path: &str) -> Ask {
 }
 
 #[test]
+fn a_deadline_at_the_end_of_time_grants_nothing_and_ends_nothing() {
+    let mut late = request(egress("a.example.com", &["GET"], "/x"));
+    assert!(late.readonly_grant(b"{}").is_some());
+    late.deadline = "9999-12-31T23:59:59Z".into();
+    assert_eq!(late.check(), Ok(()));
+    assert_eq!(late.readonly_grant(b"{}"), None);
+}
+
+#[test]
 fn what_widens_too_much_cannot_be_asked_for() {
     assert_eq!(
         request(egress("api.example.com", &["POST"], "/v1")).check(),

@@ -10,6 +10,7 @@ mod provider;
 pub use egress::OBSERVE_WARNING;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
@@ -233,11 +234,10 @@ fn workspace(manifest: &Manifest, inputs: &Inputs<'_>) -> Result<Workspace> {
     })
 }
 
-/// A path of the host as manifests write it: absolute (a manifest's own files are by now), `~/…`, or relative to `base`.
 /// The folder the agent is to work on, as the system knows it: by a link or `..` another folder would be looked at here
 /// than is given to the agent.
 fn workspace_folder(given: &Path, inputs: &Inputs<'_>) -> Result<PathBuf> {
-    let folder = std::fs::canonicalize(given)
+    let folder = fs::canonicalize(given)
         .ok()
         .filter(|folder| folder.is_dir());
     let Some(folder) = folder else {
@@ -264,6 +264,7 @@ fn workspace_folder(given: &Path, inputs: &Inputs<'_>) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// A path of the host as manifests write it: absolute (a manifest's own files are by now), `~/…`, or relative to `base`.
 fn on_host(text: &str, base: &Path, inputs: &Inputs<'_>) -> Result<PathBuf> {
     if text.is_empty() || text.chars().any(char::is_control) {
         return Err(Failure::invalid(format!("{text:?} is not a path")));

@@ -193,7 +193,8 @@ impl<'a> Walk<'a> {
 
     fn misfit(&mut self, record: &Record<'_>, strange: &[(String, u64)]) {
         let (next, seq) = (self.head.seq, record.seq);
-        let one_changed = seq == next + strange.len() as u64 && !strange.is_empty();
+        let after = next.saturating_add(strange.len() as u64);
+        let one_changed = seq == after && !strange.is_empty();
         if let (true, Some((file, line))) = (one_changed || seq == next, strange.first()) {
             let message =
                 format!("{file}:{line} is no record, and not what the line after it knows");

@@ -227,7 +227,8 @@ fn nothing_arrived(
     seen_outside: usize,
     seen_host: usize,
 ) -> Result<Line> {
-    let outside = world.outside.contacts()?.split_off(seen_outside);
+    let contacts = world.outside.contacts()?;
+    let outside: Vec<String> = contacts.into_iter().skip(seen_outside).collect();
     let host = host.contacts() - seen_host;
     let seen = match (outside.as_slice(), host) {
         ([], 0) => "nothing".to_owned(),

@@ -53,6 +53,8 @@ pub fn running(engine: &Engine, home: &Home, slug: &str, say: &dyn Fn(&str)) -> 
     let _lock = BottleLock::wait(&plan.state, slug, || {
         say("waiting for another bottle-run to finish");
     })?;
+    // Whoever had the lock may have started it anew, from another plan.
+    let plan = home.plan(slug)?;
     bottle::check_running(engine, &plan)?;
     score(engine, &home.state, &plan, Depth::Beside)
 }

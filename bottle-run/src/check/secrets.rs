@@ -1,7 +1,7 @@
 //! Credentials and the CA's key: looked for wherever the agent, an image or a file could have them.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bottle_plan::failure::Result;
 use bottle_plan::handle::Containers;
@@ -40,115 +40,132 @@ pub(super) fn all(
             why,
         )]);
     }
+    let there: Vec<&str> = needles.iter().map(|needle| needle.name.as_str()).collect();
     let mut lines = vec![Line::new(
         "control",
         "secrets",
         "the secrets, where they belong",
         "there",
         true,
-        needles
-            .iter()
-            .map(|needle| needle.name.as_str())
-            .collect::<Vec<_>>()
-            .join(", "),
+        there.join(", "),
     )];
-    let mut line = |name: &str, tried: &str, haystacks: &[Vec<u8>]| {
-        let found = found_in(&needles, haystacks);
-        lines.push(Line::new(
-            "secrets",
-            name,
-            tried,
-            "none of them",
-            found.is_empty(),
-            match found.as_slice() {
-                [] => {
-                    let bytes: usize = haystacks.iter().map(Vec::len).sum();
-                    format!("none in {bytes} bytes")
-                }
-                found => found.join(", "),
-            },
-        ));
-    };
-    let revealed = engine
-        .call([
-            "exec",
-            &format!("--user={}", plan.agent.user),
-            &names.agent,
-            HELPER,
-            "reveal",
-        ])
-        .run()?;
-    line(
-        "inside",
-        "environment, arguments and files of the agent's container",
-        &[revealed.stdout],
-    );
+    let user = format!("--user={}", plan.agent.user);
+    let inside = said(engine, &["exec", &user, &names.agent, HELPER, "reveal"])?;
     let agent = said(engine, &["container", "inspect", "--", &names.agent])?;
-    line(
-        "agent-config",
-        "the configuration of its container",
-        &[agent],
-    );
+    let mut inspect = vec!["network", "inspect", "--"];
+    inspect.extend(networks::names(plan));
+    let networks = said(engine, &inspect)?;
+    let places = [
+        (
+            "inside",
+            "environment, arguments and files of the agent's container",
+            vec![inside],
+        ),
+        (
+            "agent-config",
+            "the configuration of its container",
+            vec![agent],
+        ),
+        (
+            "images",
+            "configuration and history of its images",
+            images(engine, names)?,
+        ),
+        (
+            "networks",
+            "its networks' options and labels",
+            vec![networks],
+        ),
+        ("logs", "what its containers printed", logs(engine, names)?),
+    ];
+    lines.extend(places.map(|(name, tried, haystacks)| line(&needles, name, tried, haystacks)));
+    // One after the other: the mirrors of git-gate are among them.
+    let state = files(&plan.state).into_iter();
+    let state = state.filter_map(|path| fs::read(path).ok());
+    let tried = "its folder in the state home";
+    lines.push(line(&needles, "state", tried, state));
+    lines.push(of_the_host(&needles, depth));
+    Ok(lines)
+}
+
+fn line(
+    needles: &[Needle],
+    name: &str,
+    tried: &str,
+    haystacks: impl IntoIterator<Item = Vec<u8>>,
+) -> Line {
+    let (found, bytes) = found_in(needles, haystacks);
+    let seen = if found.is_empty() {
+        format!("none in {bytes} bytes")
+    } else {
+        found.join(", ")
+    };
+    Line::new(
+        "secrets",
+        name,
+        tried,
+        "none of them",
+        found.is_empty(),
+        seen,
+    )
+}
+
+/// How many bytes the arguments of all processes are says nothing of the bottle, and is another number each time.
+fn of_the_host(needles: &[Needle], depth: Depth) -> Line {
+    let tried = "arguments of all processes of the host";
+    if depth == Depth::Beside {
+        // Programs of the host that were started with a secret of theirs are not the bottle's doing.
+        let why = "only told of a bottle that was made for the check: another's secrets are other programs' too";
+        return Line::not_applicable("secrets", "arguments", tried, why);
+    }
+    let (found, _) = found_in(needles, arguments());
+    let seen = if found.is_empty() {
+        "none".to_owned()
+    } else {
+        found.join(", ")
+    };
+    Line::new(
+        "secrets",
+        "arguments",
+        tried,
+        "none of them",
+        found.is_empty(),
+        seen,
+    )
+}
+
+fn containers(names: &Containers) -> impl Iterator<Item = &str> {
+    let sidecars = names.sidecars().map(|(_, name)| name);
+    std::iter::once(names.agent.as_str()).chain(sidecars)
+}
+
+fn images(engine: &Engine, names: &Containers) -> Result<Vec<Vec<u8>>> {
     let mut images = Vec::new();
-    for container in
-        std::iter::once(names.agent.as_str()).chain(names.sidecars().map(|(_, name)| name))
-    {
-        let image = said(
-            engine,
-            &[
-                "container",
-                "inspect",
-                "--format={{.Image}}",
-                "--",
-                container,
-            ],
-        )?;
+    for container in containers(names) {
+        let args = [
+            "container",
+            "inspect",
+            "--format={{.Image}}",
+            "--",
+            container,
+        ];
+        let image = said(engine, &args)?;
         let image = String::from_utf8_lossy(&image).trim().to_owned();
         images.push(said(engine, &["image", "inspect", "--", &image])?);
         images.push(said(engine, &["image", "history", "--no-trunc", &image])?);
     }
-    line("images", "configuration and history of its images", &images);
-    let mut inspect = vec!["network", "inspect", "--"];
-    inspect.extend(networks::names(plan));
-    let labels = said(engine, &inspect)?;
-    line("networks", "its networks' options and labels", &[labels]);
+    Ok(images)
+}
+
+fn logs(engine: &Engine, names: &Containers) -> Result<Vec<Vec<u8>>> {
     let mut logs = Vec::new();
-    for container in
-        std::iter::once(names.agent.as_str()).chain(names.sidecars().map(|(_, name)| name))
-    {
+    for container in containers(names) {
         let output = engine
             .call(["logs", "--tail=2000", "--", container])
             .output()?;
         logs.extend([output.stdout, output.stderr.into_bytes()]);
     }
-    line("logs", "what its containers printed", &logs);
-    line("state", "its folder in the state home", &files(&plan.state));
-    if depth == Depth::Beside {
-        // Programs of the host that were started with a secret of theirs are not the bottle's doing.
-        let why = "only told of a bottle that was made for the check: another's secrets are other programs' too";
-        lines.push(Line::not_applicable(
-            "secrets",
-            "arguments",
-            "arguments of all processes of the host",
-            why,
-        ));
-    } else {
-        let found = found_in(&needles, &arguments());
-        let seen = if found.is_empty() {
-            "none".to_owned()
-        } else {
-            found.join(", ")
-        };
-        lines.push(Line::new(
-            "secrets",
-            "arguments",
-            "arguments of all processes of the host",
-            "none of them",
-            found.is_empty(),
-            seen,
-        ));
-    }
-    Ok(lines)
+    Ok(logs)
 }
 
 /// The values as the sidecar has them, and the CA's key.
@@ -196,14 +213,24 @@ fn needles(engine: &Engine, plan: &Plan, names: &Containers) -> Result<Vec<Needl
     Ok(needles)
 }
 
-fn found_in(needles: &[Needle], haystacks: &[Vec<u8>]) -> Vec<String> {
-    let holds = |needle: &Needle| {
-        haystacks
-            .iter()
-            .any(|haystack| contains(haystack, &needle.bytes))
-    };
-    let found = needles.iter().filter(|needle| holds(needle));
-    found.map(|needle| needle.name.clone()).collect()
+/// The names of those that are in one of the haystacks, and how many bytes were looked through.
+fn found_in(
+    needles: &[Needle],
+    haystacks: impl IntoIterator<Item = Vec<u8>>,
+) -> (Vec<String>, u64) {
+    let mut is_there = vec![false; needles.len()];
+    let mut bytes = 0;
+    for haystack in haystacks {
+        bytes += haystack.len() as u64;
+        for (needle, is_there) in needles.iter().zip(&mut is_there) {
+            *is_there |= contains(&haystack, &needle.bytes);
+        }
+    }
+    let found = needles.iter().zip(is_there).filter(|(_, there)| *there);
+    (
+        found.map(|(needle, _)| needle.name.clone()).collect(),
+        bytes,
+    )
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
@@ -228,14 +255,14 @@ fn said(engine: &Engine, args: &[&str]) -> Result<Vec<u8>> {
 }
 
 /// Every file of the bottle but the one in which the CA's key belongs.
-fn files(folder: &Path) -> Vec<Vec<u8>> {
+fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         match entry.file_type() {
             Ok(kind) if kind.is_dir() => found.extend(files(&path)),
             Ok(kind) if kind.is_file() && entry.file_name() != "mitmproxy-ca.pem" => {
-                found.extend(fs::read(&path));
+                found.push(path);
             }
             _ => {}
         }

@@ -77,27 +77,7 @@ impl Contents {
                 }
                 Ok(())
             }
-            Step::Ca => {
-                let mut bundle = self.bundle.clone();
-                if !bundle.is_empty() && !bundle.ends_with(b"\n") {
-                    bundle.push(b'\n');
-                }
-                bundle.extend_from_slice(self.ca_pem.as_bytes());
-                file(archive, EGRESS_CA, 0o644, ROOT, self.ca_pem.as_bytes())?;
-                file(archive, "etc/bottle/ca-bundle.pem", 0o644, ROOT, &bundle)?;
-                // Both places of the system store: the bundle programs read, and the folder it is made from.
-                file(archive, SYSTEM_BUNDLE, 0o644, ROOT, &bundle)?;
-                let source = "usr/local/share/ca-certificates/bottle-egress.crt";
-                file(archive, source, 0o644, ROOT, self.ca_pem.as_bytes())?;
-                // The name says which bottle it is, so nobody else has this hash and the `.0` is free.
-                let hashes = self.old_ca_hash.iter().chain([&self.ca_hash]);
-                for hash in hashes {
-                    // Under an old name the new certificate is never asked for, and the old one is gone.
-                    let hashed = format!("{HASHED_FOLDER}/{hash}.0");
-                    file(archive, &hashed, 0o644, ROOT, self.ca_pem.as_bytes())?;
-                }
-                Ok(())
-            }
+            Step::Ca => self.trust(archive),
             Step::Provider => {
                 for given in &agent.files {
                     let text = self.with_placeholder(given)?;
@@ -137,24 +117,52 @@ impl Contents {
                 }
             }
             Step::Git => {
-                let mut config = String::from("[user]\n");
-                let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
-                if let Some(name) = &agent.git_user.name {
-                    config.push_str(&format!("\tname = \"{}\"\n", quoted(name)));
-                }
-                if let Some(email) = &agent.git_user.email {
-                    config.push_str(&format!("\temail = \"{}\"\n", quoted(email)));
-                }
-                config.push_str(&git_gate::instead_of(&self.plan));
+                let path = format!("{home}/.gitconfig");
                 file(
                     archive,
-                    &format!("{home}/.gitconfig"),
+                    &path,
                     0o644,
                     self.user,
-                    config.as_bytes(),
+                    self.gitconfig().as_bytes(),
                 )
             }
         }
+    }
+
+    /// The bottle's CA, wherever programs look for those they trust.
+    fn trust<W: Write>(&self, archive: &mut tar::Builder<W>) -> Result<()> {
+        let mut bundle = self.bundle.clone();
+        if !bundle.is_empty() && !bundle.ends_with(b"\n") {
+            bundle.push(b'\n');
+        }
+        bundle.extend_from_slice(self.ca_pem.as_bytes());
+        file(archive, EGRESS_CA, 0o644, ROOT, self.ca_pem.as_bytes())?;
+        file(archive, "etc/bottle/ca-bundle.pem", 0o644, ROOT, &bundle)?;
+        // Both places of the system store: the bundle programs read, and the folder it is made from.
+        file(archive, SYSTEM_BUNDLE, 0o644, ROOT, &bundle)?;
+        let source = "usr/local/share/ca-certificates/bottle-egress.crt";
+        file(archive, source, 0o644, ROOT, self.ca_pem.as_bytes())?;
+        // The name says which bottle it is, so nobody else has this hash and the `.0` is free.
+        let hashes = self.old_ca_hash.iter().chain([&self.ca_hash]);
+        for hash in hashes {
+            // Under an old name the new certificate is never asked for, and the old one is gone.
+            let hashed = format!("{HASHED_FOLDER}/{hash}.0");
+            file(archive, &hashed, 0o644, ROOT, self.ca_pem.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Who commits, and the gate in the place of every upstream.
+    fn gitconfig(&self) -> String {
+        let user = &self.plan.agent.git_user;
+        let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+        let mut config = String::from("[user]\n");
+        for (key, value) in [("name", &user.name), ("email", &user.email)] {
+            if let Some(value) = value {
+                config.push_str(&format!("\t{key} = \"{}\"\n", quoted(value)));
+            }
+        }
+        config + &git_gate::instead_of(&self.plan)
     }
 
     /// What of ours the image has no place for, where somebody could miss it.

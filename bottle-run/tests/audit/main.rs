@@ -48,6 +48,21 @@ fn a_changed_line_is_tampering() {
 }
 
 #[test]
+fn numbers_at_their_end_do_not_end_the_check() {
+    let mut home = Home::new();
+    home.head.seq = u64::MAX;
+    home.append(CURRENT_FILE, [record("a.test")]);
+    home.edit(CURRENT_FILE, |lines| lines.push("not a record".into()));
+    home.append(CURRENT_FILE, [record("b.test")]);
+    let (code, findings, _) = home.verify();
+    assert_eq!(code, 1);
+    assert!(
+        findings.contains(&"tampering audit.jsonl:3".to_owned()),
+        "{findings:?}"
+    );
+}
+
+#[test]
 fn a_removed_line_is_a_gap() {
     let home = Home::usual();
     home.edit(CURRENT_FILE, |lines| drop(lines.drain(2..4)));

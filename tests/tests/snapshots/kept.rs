@@ -36,7 +36,13 @@ fn each_knows_where_it_comes_from_and_the_old_ones_go() {
     let bottle = home.up("web", &slug);
     let commit = |args: &[&str]| snapshot(&home, &[&["commit", &slug], args].concat()).json();
     let changes = |one: &Value, what: &str| one["changes"][what].as_u64().expect("a number");
+    // What it counts itself is what the engine, which is slow at it, would have counted.
+    let diff = docker(["diff", &bottle.agent()]).ok();
     let first = commit(&[]);
+    for (what, letter) in [("added", 'A'), ("changed", 'C'), ("deleted", 'D')] {
+        let told = diff.lines().filter(|line| line.starts_with(letter)).count();
+        assert_eq!(changes(&first, what), told as u64, "{what} of {diff}");
+    }
     // What a start writes is in the first; the rest is what is done here.
     sh(
         &bottle,

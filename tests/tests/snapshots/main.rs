@@ -8,6 +8,7 @@ mod kept;
 mod life;
 mod proof;
 mod registry;
+mod scripted;
 mod trouble;
 
 use bottle_tests::Home;

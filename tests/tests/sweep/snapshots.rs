@@ -27,8 +27,13 @@ fn frozen(home: &Home, slug: &str) -> (BTreeSet<String>, usize) {
     let images = docker(args).ok().lines().map(str::to_owned).collect();
     let record = fs::read(home.state(slug).join("snapshots.json")).unwrap_or_default();
     let record: Value = serde_json::from_slice(&record).unwrap_or_default();
-    let count = record["snapshots"].as_array().map_or(0, Vec::len);
-    (images, count)
+    let snapshots = record["snapshots"].as_array();
+    if let Some(newest) = snapshots.and_then(|snapshots| snapshots.last()) {
+        let latest = format!("bottle-snapshot-{slug}:latest");
+        let id = docker(["image", "inspect", "--format={{.Id}}", &latest]).ok();
+        assert_eq!(id.trim(), newest["image"].as_str().expect("an id"));
+    }
+    (images, snapshots.map_or(0, Vec::len))
 }
 
 #[test]

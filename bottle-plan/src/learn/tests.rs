@@ -42,7 +42,7 @@ fn counts_that_nobody_can_have_reached_end_nothing() {
     let mut odd = record("GET", "10.0.0.1", "/");
     odd.count = u64::MAX;
     let notes = learned(&[odd.clone(), odd]).notes();
-    assert!(notes[0].starts_with(&u64::MAX.to_string()), "{notes:?}");
+    assert!(notes[0].contains(&u64::MAX.to_string()), "{notes:?}");
 }
 
 #[test]

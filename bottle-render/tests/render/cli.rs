@@ -98,7 +98,7 @@ fn another_version_is_named_and_so_is_ours() {
     assert_refused(
         &output,
         2,
-        "the schema is `bottle.plan/v2`, and this bottle-render reads `bottle.plan/v1`",
+        "the schema is `bottle.plan/v2`, and this version reads `bottle.plan/v1`",
     );
 }
 

@@ -13,13 +13,16 @@ const MAX_COMMITS: u64 = 500;
 const MAX_BYTES: u64 = 100 << 20;
 
 /// What runs with the upstream's own rights as soon as it is pushed, or fetches from elsewhere.
-const PROTECTED: [&str; 8] = [
+const PROTECTED: [&str; 11] = [
     ".github/workflows/**",
     ".github/actions/**",
     ".gitea/workflows/**",
     ".forgejo/workflows/**",
     ".gitlab-ci.yml",
     ".woodpecker/**",
+    ".woodpecker.yml",
+    ".woodpecker.yaml",
+    ".drone.yml",
     ".circleci/**",
     ".gitmodules",
 ];

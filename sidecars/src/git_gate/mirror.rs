@@ -15,6 +15,10 @@ const HOOKS: &str = "/hooks";
 /// Beside what git has in a repository.
 const FILLED: &str = "filled";
 
+/// Git would take as many as there are cores, and each may need 160 MB here (ten objects of `bigFileThreshold`): with these
+/// the gate's memory is enough on any host.
+const THREADS: u32 = 4;
+
 /// Making a repository takes no time at all.
 const QUICK: Duration = Duration::from_secs(60);
 
@@ -77,6 +81,7 @@ fn config(repo: &Repo, is_sha256: bool) -> String {
          \tprotectHFS = true\n\tprotectNTFS = true\n\tbigFileThreshold = 16m\n\tfsmonitor = false\n{format}\
          [gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n\
          [protocol]\n\tversion = 2\n\
+         [pack]\n\tthreads = {THREADS}\n\
          [http]\n\tgetanyfile = false\n\tuploadpack = true\n\treceivepack = {receive}\n\
          [uploadpack]\n\tallowFilter = true\n\tallowAnySHA1InWant = false\n\tallowTipSHA1InWant = false\n\
          \tallowReachableSHA1InWant = false\n\tallowRefInWant = false\n\thideRefs = refs/\n\

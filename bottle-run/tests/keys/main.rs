@@ -68,6 +68,14 @@ fn place() -> Place {
     }
 }
 
+/// A forge of this kind, a home, and the plan of a bottle that may push there.
+fn pushing(kind: &str) -> (Stand, Place, Plan) {
+    let (stand, place) = (Stand::start(), place());
+    let refs = ["refs/heads/agent/*"];
+    let plan = plan(place.home.path(), kind, &stand.url, &refs);
+    (stand, place, plan)
+}
+
 #[test]
 fn a_key_lives_as_long_as_its_bottle_at_every_forge() {
     for (kind, path) in [
@@ -75,8 +83,7 @@ fn a_key_lives_as_long_as_its_bottle_at_every_forge() {
         ("github", "/repos/group/app/keys"),
         ("gitlab", "/projects/group%2Fapp/deploy_keys"),
     ] {
-        let (stand, place) = (Stand::start(), place());
-        let plan = plan(place.home.path(), kind, &stand.url, &["refs/heads/agent/*"]);
+        let (stand, place, plan) = pushing(kind);
         keys::mint(&place.home, &plan, &place.keys).expect("mints");
         let made = stand.keys();
         assert_eq!(made.len(), 1, "{kind}");
@@ -147,8 +154,7 @@ fn a_repository_that_is_only_read_gets_a_key_that_only_reads() {
 #[test]
 fn a_key_nobody_heard_of_is_found_and_revoked() {
     for kind in ["gitea", "github", "gitlab"] {
-        let (stand, place) = (Stand::start(), place());
-        let plan = plan(place.home.path(), kind, &stand.url, &["refs/heads/agent/*"]);
+        let (stand, place, plan) = pushing(kind);
         stand.set(Fault::SilentCreate);
         let failure = keys::mint(&place.home, &plan, &place.keys).expect_err("nobody answers");
         assert!(
@@ -168,13 +174,7 @@ fn a_key_nobody_heard_of_is_found_and_revoked() {
 
 #[test]
 fn the_key_of_a_bottle_that_lives_is_left_alone() {
-    let (stand, place) = (Stand::start(), place());
-    let plan = plan(
-        place.home.path(),
-        "gitea",
-        &stand.url,
-        &["refs/heads/agent/*"],
-    );
+    let (stand, place, plan) = pushing("gitea");
     keys::mint(&place.home, &plan, &place.keys).expect("mints");
     let left = revoke_left(&place.home, &|slug| slug == plan.slug);
     assert_eq!((left.len(), stand.keys().len()), (0, 1));
@@ -182,13 +182,7 @@ fn the_key_of_a_bottle_that_lives_is_left_alone() {
 
 #[test]
 fn a_key_that_cannot_be_revoked_is_loud_and_stays_written_down() {
-    let (stand, place) = (Stand::start(), place());
-    let plan = plan(
-        place.home.path(),
-        "github",
-        &stand.url,
-        &["refs/heads/agent/*"],
-    );
+    let (stand, place, plan) = pushing("github");
     keys::mint(&place.home, &plan, &place.keys).expect("mints");
     stand.set(Fault::Broken);
     let failure = keys::revoke(&place.home, &plan.slug).expect_err("the forge is broken");
@@ -206,13 +200,7 @@ fn a_key_that_cannot_be_revoked_is_loud_and_stays_written_down() {
 
 #[test]
 fn a_second_start_first_takes_back_what_the_first_one_left() {
-    let (stand, place) = (Stand::start(), place());
-    let plan = plan(
-        place.home.path(),
-        "gitea",
-        &stand.url,
-        &["refs/heads/agent/*"],
-    );
+    let (stand, place, plan) = pushing("gitea");
     stand.set(Fault::SilentCreate);
     keys::mint(&place.home, &plan, &place.keys).expect_err("nobody answers");
     stand.set(Fault::None);
@@ -234,8 +222,7 @@ fn a_second_start_first_takes_back_what_the_first_one_left() {
 #[test]
 fn a_forge_that_breaks_leaves_no_key() {
     for kind in FORGES {
-        let (stand, place) = (Stand::start(), place());
-        let plan = plan(place.home.path(), kind, &stand.url, &["refs/heads/agent/*"]);
+        let (stand, place, plan) = pushing(kind);
         stand.set(Fault::Broken);
         let failure = keys::mint(&place.home, &plan, &place.keys).expect_err("500");
         assert!(
@@ -272,8 +259,7 @@ fn a_forge_that_does_not_answer_in_time_leaves_no_key() {
     thread::scope(|scope| {
         for kind in FORGES {
             scope.spawn(move || {
-                let (stand, place) = (Stand::start(), place());
-                let plan = plan(place.home.path(), kind, &stand.url, &["refs/heads/agent/*"]);
+                let (stand, place, plan) = pushing(kind);
                 stand.set(Fault::Hang);
                 let failure = keys::mint(&place.home, &plan, &place.keys).expect_err("no answer");
                 assert!(
